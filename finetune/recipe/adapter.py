@@ -1,0 +1,94 @@
+"""What is trained: low-rank adapters on the U-Net and the text encoders. Putting them on is `finetune.adapters`' work."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.recipe.base import (
+    Count,
+    Flag,
+    MinLen,
+    Needs,
+    NonEmptyText,
+    NumberAboveZero,
+    ProbabilityBelowOne,
+    Settings,
+)
+
+
+def _word_or_patterns(value: Any) -> str:
+    return "patterns" if isinstance(value, list | tuple) else "word"
+
+
+Patterns = Annotated[tuple[NonEmptyText, ...], MinLen(1), Needs("a list of at least one pattern")]
+UNetTargets = Annotated[
+    Annotated[Literal["attention", "attention+feedforward", "attention+feedforward+convolutions"], Tag("word")]
+    | Annotated[Patterns, Tag("patterns")],
+    Discriminator(_word_or_patterns),
+]
+TextTargets = Annotated[
+    Annotated[Literal["attention", "attention+feedforward"], Tag("word")] | Annotated[Patterns, Tag("patterns")],
+    Discriminator(_word_or_patterns),
+]
+
+
+class UNetLora(Settings):
+    """The adapter on the U-Net, which draws the picture."""
+
+    rank: Count = 16
+    """The width of the low-rank update. More can hold more, also the noise of the pictures; the file grows with it."""
+    alpha: NumberAboveZero | None = None
+    """The update is scaled by alpha / rank; null means equal to rank, a scale of 1."""
+    learning_rate: NumberAboveZero = 1e-4
+    """The size of the optimizer's steps, at its peak. With `prodigy`, which finds its own, leave it at 1.0."""
+    dropout: ProbabilityBelowOne = 0.0
+    """How much of the adapter's input is dropped at random while training; a little can help on few pictures."""
+    targets: UNetTargets = "attention"
+    """Which modules get an adapter: attention (560 in SDXL), attention+feedforward (722), \
+attention+feedforward+convolutions (788), or a list of patterns of module names."""
+    stop_after_steps: Count | None = None
+    """The adapter stays as it is after this many optimizer steps; null trains it to the end."""
+
+
+class TextLora(Settings):
+    """The adapter on a text encoder, which reads the caption."""
+
+    rank: Count = 8
+    """The width of the low-rank update; text encoders need less than the U-Net."""
+    alpha: NumberAboveZero | None = None
+    """The update is scaled by alpha / rank; null means equal to rank, a scale of 1."""
+    learning_rate: NumberAboveZero = 5e-5
+    """The size of the optimizer's steps, at its peak; usually half of the U-Net's or less."""
+    dropout: ProbabilityBelowOne = 0.0
+    """How much of the adapter's input is dropped at random while training."""
+    targets: TextTargets = "attention+feedforward"
+    """Which modules get an adapter: attention, attention+feedforward (72 in the first encoder, 192 in the second), \
+or a list of patterns of module names."""
+    stop_after_steps: Count | None = None
+    """The adapter stays as it is after this many optimizer steps; encoders overfit first. null trains it to the end."""
+
+
+class Adapter(Settings):
+    """Which parts of the model get a low-rank adapter; the base's own weights never change."""
+
+    kind: Literal["lora"] = "lora"
+    """The family of adapters: low-rank (LoRA, and with the switches below DoRA and rank-stabilised LoRA)."""
+    unet: UNetLora | None = UNetLora()
+    """The adapter on the U-Net; null leaves the U-Net as it is."""
+    text_encoder: TextLora | None = None
+    """The adapter on the first text encoder (CLIP ViT-L); null leaves it as it is, which lets its output be cached."""
+    text_encoder_2: TextLora | None = None
+    """The adapter on the second text encoder (OpenCLIP ViT-bigG); null leaves it as it is."""
+    use_dora: Flag = False
+    """Learn each weight's magnitude apart from its direction (DoRA, arXiv 2402.09353): slower, often closer."""
+    use_rslora: Flag = False
+    """Scale by alpha / √rank (rank-stabilised LoRA, arXiv 2312.03732), which keeps high ranks lively."""
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "Adapter":
+        if self.unet is None and self.text_encoder is None and self.text_encoder_2 is None:
+            raise PydanticCustomError(
+                "plain", "nothing to train: needs at least one of unet, text_encoder, text_encoder_2"
+            )
+        return self

@@ -1,0 +1,146 @@
+"""Which pictures are trained on and how they are cut. Reading and cutting them is the work of `imagesets`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.recipe.base import (
+    AspectRatio,
+    Colour,
+    Count,
+    DefaultKind,
+    Flag,
+    Needs,
+    NonEmptyText,
+    NumberAboveZero,
+    PathText,
+    Probability,
+    Settings,
+    Strict,
+    Text,
+    before,
+)
+
+CaptionExtension = Annotated[
+    str,
+    Strict(),
+    StringConstraints(pattern=r"^\.[A-Za-z0-9._-]{1,20}$"),
+    Needs("a file name's ending that begins with a dot, as .txt"),
+]
+DatasetName = Annotated[
+    str,
+    Strict(),
+    StringConstraints(pattern=r"^[^\x00:]+$|^[A-Za-z]:[\\/][^\x00:]*$"),
+    Needs("a dataset's name on the hub or a path (addresses of the web are refused)"),
+]
+
+
+class FolderSource(Settings):
+    """A folder of pictures with captions beside them."""
+
+    kind: Literal["folder"] = "folder"
+    """Take pictures from a folder of this machine."""
+    path: PathText
+    """The folder: absolute, from `~`, relative to the current directory, or `sample:NAME` for a set that ships."""
+    recursive: Flag = True
+    """Whether folders inside the folder are read too."""
+    captions: Literal["auto", "files", "metadata"] = "auto"
+    """Where captions come from: text files beside the pictures, metadata.jsonl (`file_name`, `text`), or auto: \
+metadata.jsonl where there is one, else text files."""
+    caption_extension: CaptionExtension = ".txt"
+    """The ending of a caption's file, which has its picture's name otherwise."""
+    repeats: Count = 1
+    """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
+    trigger: Text = ""
+    """A word put before each caption that does not have it; the word that calls up what was learned."""
+
+
+class HuggingFaceSource(Settings):
+    """A dataset read with Hugging Face's `datasets`: by name from the hub, or by path."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    """Take pictures from a dataset through Hugging Face's `datasets`."""
+    name: DatasetName
+    """The dataset's name on the hub, or a path to one on this machine."""
+    config_name: NonEmptyText | None = None
+    """Which configuration of the dataset to take; null takes its only or default one."""
+    revision: NonEmptyText | None = None
+    """A branch, tag or commit of the dataset's repository; null takes its main branch."""
+    split: NonEmptyText = "train"
+    """Which split of the dataset to take."""
+    image_column: NonEmptyText = "image"
+    """The column that holds the pictures."""
+    caption_column: NonEmptyText = "text"
+    """The column that holds the captions."""
+    repeats: Count = 1
+    """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
+    trigger: Text = ""
+    """A word put before each caption that does not have it; the word that calls up what was learned."""
+
+
+Source = Annotated[FolderSource | HuggingFaceSource, Field(discriminator="kind")]
+"""Where pictures come from: folder or huggingface."""
+
+
+class PaperBuckets(Settings):
+    """The 40 sizes SDXL itself was trained on (arXiv 2307.01952, appendix I)."""
+
+    kind: Literal["paper"] = "paper"
+    """Cut pictures to the 40 sizes of the SDXL paper."""
+
+
+class SymmetricBuckets(Settings):
+    """The paper's sizes and the one mirrored size it lacks: 41, so portrait and landscape are treated alike."""
+
+    kind: Literal["symmetric"] = "symmetric"
+    """Cut pictures to the paper's sizes and the mirrored one it lacks."""
+
+
+class GeneratedBuckets(Settings):
+    """Sizes of about one area, worked out from a resolution, a step and the longest aspect allowed."""
+
+    kind: Literal["generated"] = "generated"
+    """Cut pictures to sizes worked out from the three settings below."""
+    resolution: Count = 1024
+    """The side, in pixels, of the square whose area every size keeps to."""
+    step: Count = 64
+    """Heights and widths are multiples of this many pixels. SDXL's VAE divides sizes by 8: use a multiple of 8."""
+    max_aspect: AspectRatio = 4.0
+    """The longest side divided by the shortest, at most."""
+
+    @field_validator("step")
+    @classmethod
+    def _step_fits(cls, step: int, info: ValidationInfo) -> int:
+        resolution = info.data.get("resolution")
+        if resolution is not None and step > resolution:
+            raise PydanticCustomError("plain", f"got {step}, needs at most the resolution ({resolution})")
+        return step
+
+
+Buckets = Annotated[
+    PaperBuckets | SymmetricBuckets | GeneratedBuckets,
+    Field(discriminator="kind"),
+    before(DefaultKind("paper")),
+    DefaultKind("paper"),
+]
+"""The sizes pictures are cut to: paper, symmetric or generated."""
+
+
+class Data(Settings):
+    """The pictures and how they become training samples."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1), Needs("a list of at least one source of pictures")]
+    """Where the pictures come from; several are read together as one set."""
+    buckets: Buckets = PaperBuckets()
+    """The sizes pictures are scaled and cut to; a picture takes the one nearest to its own aspect."""
+    crop: Literal["center", "random"] = "center"
+    """Which part of a scaled picture is kept: its middle, or another place each time."""
+    flip_probability: Probability = 0.0
+    """How often a picture is mirrored left to right. Leave at 0 for faces, text and anything not symmetric."""
+    background: Colour = "#ffffff"
+    """The colour put under transparent pictures, as '#rrggbb' (in quotes: # begins a comment in YAML)."""
+    max_megapixels: NumberAboveZero = 64.0
+    """Larger pictures are refused before their pixels are read, in millions of pixels: a guard against bombs."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What an unusable picture does: stop before the model is loaded, or be left out, listed with its reason."""

@@ -1,0 +1,123 @@
+"""The recipe: one experiment as plain, frozen data. Every section is re-exported here, so this is the one place to import from.
+
+A field's docstring is its help on the command line, its description in the JSON schema and its tooltip on the page.
+"""
+
+from typing import Literal
+
+from finetune.recipe.adapter import Adapter, TextLora, TextTargets, UNetLora, UNetTargets
+from finetune.recipe.base import PathText, RunName, Seed, Settings, Text
+from finetune.recipe.data import (
+    Buckets,
+    Data,
+    FolderSource,
+    GeneratedBuckets,
+    HuggingFaceSource,
+    PaperBuckets,
+    Source,
+    SymmetricBuckets,
+)
+from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
+from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
+from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner, Preview, PreviewPrompt, PreviewRefiner
+from finetune.recipe.training import (
+    AdafactorOptimizer,
+    AdamW8bitOptimizer,
+    AdamWOptimizer,
+    AutoOptimizer,
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    LogitNormalTimesteps,
+    LrSchedule,
+    Objective,
+    Optimizer,
+    PagedAdamW8bitOptimizer,
+    ProdigyOptimizer,
+    Timesteps,
+    Training,
+    UniformTimesteps,
+)
+
+
+class Recipe(Settings):
+    """One experiment: what is trained, on what, how, and what comes out."""
+
+    schema_version: Literal[1]
+    """The version of the recipe's form; 1 is the only one so far."""
+    name: RunName = ""
+    """What the run and its files are called; empty takes the file's name without its ending."""
+    purpose: Text = ""
+    """What the recipe is for, in a sentence."""
+    seed: Seed = 0
+    """Every random draw follows from it: the same recipe and seed give the same numbers."""
+    output_dir: PathText = "runs"
+    """The folder in which the run's own folder is made; absolute, from `~`, or relative to the current directory."""
+    model: Model
+    """The SDXL base model that is adapted."""
+    refiner: Model | None = None
+    """The SDXL refiner used in previews; null previews the base alone."""
+    data: Data
+    """The pictures and how they become training samples."""
+    adapter: Adapter = Adapter()
+    """Which parts of the model get an adapter."""
+    training: Training = Training()
+    """How long and how it is trained."""
+    preview: Preview = Preview()
+    """Pictures drawn at intervals while training."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When the whole state is saved."""
+    export: Export = Export()
+    """The files other programs load."""
+    tracking: Tracking = NoTracking()
+    """Where figures go besides the run folder."""
+
+
+__all__ = [
+    "AdafactorOptimizer",
+    "AdamW8bitOptimizer",
+    "AdamWOptimizer",
+    "Adapter",
+    "AutoOptimizer",
+    "Buckets",
+    "Checkpoint",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "Data",
+    "EnsembleRefiner",
+    "Export",
+    "ExportFormat",
+    "FolderModel",
+    "FolderSource",
+    "GeneratedBuckets",
+    "HubModel",
+    "HuggingFaceSource",
+    "ImageToImageRefiner",
+    "LinearSchedule",
+    "LogitNormalTimesteps",
+    "LrSchedule",
+    "MiniatureModel",
+    "Model",
+    "NoTracking",
+    "Objective",
+    "Optimizer",
+    "PagedAdamW8bitOptimizer",
+    "PaperBuckets",
+    "Preview",
+    "PreviewPrompt",
+    "PreviewRefiner",
+    "ProdigyOptimizer",
+    "Recipe",
+    "SingleFileModel",
+    "Source",
+    "SymmetricBuckets",
+    "TensorBoardTracking",
+    "TextLora",
+    "TextTargets",
+    "Timesteps",
+    "Tracking",
+    "Training",
+    "UNetLora",
+    "UNetTargets",
+    "UniformTimesteps",
+]
