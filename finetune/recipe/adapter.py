@@ -1,14 +1,17 @@
-"""What is trained: low-rank adapters on the U-Net and the text encoders. Putting them on is `finetune.adapters`' work."""
+"""What is trained: low-rank adapters on the U-Net and the text encoders.
+
+Putting them on is the work of `finetune.adapters`.
+"""
 
 from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
 from pydantic import Discriminator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from finetune.recipe.base import (
     Count,
     Flag,
-    MinLen,
     Needs,
     NonEmptyText,
     NumberAboveZero,

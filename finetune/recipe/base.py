@@ -44,6 +44,17 @@ class DefaultKind:
         return {"kind": self.kind, **value} if isinstance(value, dict) and "kind" not in value else value
 
 
+@dataclass(frozen=True)
+class Shorthand:
+    """A plain text may stand for a mapping with this one key; a marker that overrides read too."""
+
+    key: str
+
+    def __call__(self, value: Any) -> Any:
+        """Write the mapping out where a text stands for it."""
+        return {self.key: value} if isinstance(value, str) else value
+
+
 def before(filled: DefaultKind) -> BeforeValidator:
     """Let pydantic call a default kind before it chooses among a union's members."""
     return BeforeValidator(filled)

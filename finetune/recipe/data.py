@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from finetune.recipe.base import (
@@ -17,7 +17,6 @@ from finetune.recipe.base import (
     PathText,
     Probability,
     Settings,
-    Strict,
     Text,
     before,
 )

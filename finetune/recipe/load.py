@@ -1,29 +1,53 @@
-"""Read a recipe from a path (first form: plain YAML and overrides of plain values)."""
+"""Loads a recipe: finds its file, composes it, checks it, and reports everything that is wrong at once."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from finetune.errors import RecipeError
+from pydantic import ValidationError
+
+from finetune.recipe.compose import Composer, find_recipe
+from finetune.recipe.messages import problems_from
+from finetune.recipe.overrides import apply_override
+from finetune.recipe.problems import Problem, RecipeProblems
 from finetune.recipe.schema import Recipe
+from finetune.recipe.yaml_text import Node
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check the recipe at a path."""
-    from pydantic import ValidationError
-    from ruamel.yaml import YAML
+    """Load the recipe at a path, or the shipped one of that name, with overrides `key.path=value` laid on top.
 
-    path = Path(reference)
-    data: Any = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    for override in overrides:
-        key, _, value = override.partition("=")
-        *parents, last = key.split(".")
-        node = data
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        node[int(last) if isinstance(node, list) else last] = YAML(typ="safe", pure=True).load(value)
+    A recipe without a name takes its file's. Raises RecipeProblems, which says all that is wrong, one line each.
+    """
+    problems: list[Problem] = []
+    found = find_recipe(reference, problems)
+    if found is None:
+        raise RecipeProblems(problems)
+    path, label = found
+    root = Composer(Recipe, problems).file(path, label)
+    if root is None:
+        raise RecipeProblems(problems)
+    for text in overrides:
+        root = apply_override(root, text, Recipe, problems)
+    return _validated(_named(root, path), problems)
+
+
+def _validated(root: Node, problems: list[Problem]) -> Recipe:
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(root.plain())
     except ValidationError as error:
-        raise RecipeError(str(error)) from error
-    return recipe if recipe.name else recipe.model_copy(update={"name": path.stem})
+        details = error.errors(include_url=False)
+        raise RecipeProblems([*problems, *problems_from(details, root, Recipe)]) from None
+    if problems:
+        raise RecipeProblems(problems)
+    return recipe
+
+
+def _named(root: Node, path: Path) -> Node:
+    """Fill in the name from the file's, with what a name cannot hold replaced by '-'."""
+    assert isinstance(root.value, dict), "the composer returns a mapping"
+    given = root.value.get("name")
+    if given is not None and given.value != "":
+        return root
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100] or "recipe"
+    return Node({**root.value, "name": Node(name, root.where)}, root.where)

@@ -29,7 +29,7 @@ class HubModel(Settings):
     id: HubId
     """The model's id on the hub, `owner/name`, such as stabilityai/stable-diffusion-xl-base-1.0."""
     revision: HubWord | None = None
-    """A branch, tag or commit of the model's repository; null takes its main branch. A commit makes a run repeatable."""
+    """A branch, tag or commit of the model's repository; null takes its main branch. A commit is repeatable."""
     variant: HubWord | None = None
     """Which precision's files to take, such as fp16 (half the download); null takes the plain ones."""
 

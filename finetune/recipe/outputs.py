@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.recipe.base import Count, DefaultKind, MinLen, Needs, Settings, Text, before
+from finetune.recipe.base import Count, DefaultKind, Needs, Settings, Text, before
 
 ExportFormat = Literal["kohya", "diffusers", "peft"]
 

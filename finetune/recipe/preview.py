@@ -1,6 +1,6 @@
 """The pictures drawn at intervals while training. Drawing them is the work of `finetune.preview`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -11,12 +11,14 @@ from finetune.recipe.base import (
     Flag,
     FractionAboveZero,
     FractionInside,
+    Needs,
     NumberOrZero,
     Offset,
     PictureSize,
     Score,
     Seed,
     Settings,
+    Shorthand,
     Text,
     before,
 )
@@ -34,7 +36,7 @@ class PreviewPrompt(Settings):
     size: PictureSize | None = None
     """[height, width] of the picture in pixels; null is the model's own size."""
     original_size: AnySize | None = None
-    """The [height, width] the model is told its training picture had; null is `size`. Small values give soft pictures."""
+    """The [height, width] the model is told its picture once had; null is `size`. Small values give soft pictures."""
     crop_top_left: Offset = (0, 0)
     """The [top, left] the model is told its picture was cut at; [0, 0] gives well-centred pictures."""
     target_size: AnySize | None = None
@@ -82,8 +84,7 @@ PreviewRefiner = Annotated[
 """How the refiner is used: ensemble or image_to_image."""
 
 
-def _text_is_a_prompt(value: Any) -> Any:
-    return {"prompt": value} if isinstance(value, str) else value
+_TEXT_IS_A_PROMPT = Shorthand("prompt")
 
 
 class Preview(Settings):
@@ -94,7 +95,13 @@ class Preview(Settings):
     at_start: Flag = True
     """Draw once before training too, with the adapter off: what the base makes of the prompts."""
     prompts: tuple[
-        Annotated[PreviewPrompt, BeforeValidator(_text_is_a_prompt, json_schema_input_type=str | PreviewPrompt)], ...
+        Annotated[
+            PreviewPrompt,
+            BeforeValidator(_TEXT_IS_A_PROMPT, json_schema_input_type=str | PreviewPrompt),
+            _TEXT_IS_A_PROMPT,
+            Needs("a prompt in quotes, or a mapping with prompt, seed, size and so on"),
+        ],
+        ...,
     ] = ()
     """What to draw, a text or a mapping each; none draws nothing."""
     num_inference_steps: Count = 30

@@ -1,12 +1,13 @@
-"""The recipe: one experiment as plain, frozen data. Every section is re-exported here, so this is the one place to import from.
+"""The recipe: one experiment as plain, frozen data.
 
+Every section is re-exported here, so this is the one place to import from.
 A field's docstring is its help on the command line, its description in the JSON schema and its tooltip on the page.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from finetune.recipe.adapter import Adapter, TextLora, TextTargets, UNetLora, UNetTargets
-from finetune.recipe.base import PathText, RunName, Seed, Settings, Text
+from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
 from finetune.recipe.data import (
     Buckets,
     Data,
@@ -43,7 +44,7 @@ from finetune.recipe.training import (
 class Recipe(Settings):
     """One experiment: what is trained, on what, how, and what comes out."""
 
-    schema_version: Literal[1]
+    schema_version: Annotated[Literal[1], Needs("1, the only version so far")]
     """The version of the recipe's form; 1 is the only one so far."""
     name: RunName = ""
     """What the run and its files are called; empty takes the file's name without its ending."""

@@ -66,7 +66,7 @@ class Objective(Settings):
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     """What the model predicts: the noise (epsilon), or v (v_prediction). auto follows the model's own scheduler."""
     snr_gamma: NumberAboveZero | None = None
-    """Weight the loss by min-SNR-γ (arXiv 2303.09556), which evens out easy and hard timesteps; 5 is the paper's \
+    """Weight the loss by min-SNR-gamma (arXiv 2303.09556), which evens out easy and hard timesteps; 5 is the paper's \
 value, null weights all alike."""
     noise_offset: NumberOrZero = 0.0
     """How much of one random value per channel is added to the noise, so that very dark and bright pictures can be \
