@@ -1,5 +1,9 @@
 """Recipes: one file is one experiment. Reading, checking, composing and describing them; nothing here imports torch."""
 
+from finetune.recipe.describe import FieldHelp, describe_fields, differing_keys
+from finetune.recipe.dump import dump_recipe
+from finetune.recipe.editor_schema import json_schema
+from finetune.recipe.effects import recipe_warnings
 from finetune.recipe.load import load_recipe
 from finetune.recipe.problems import Problem, RecipeProblems
 from finetune.recipe.schema import Recipe
@@ -12,11 +16,17 @@ from finetune.recipe.shipped import (
 )
 
 __all__ = [
+    "FieldHelp",
     "Problem",
     "Recipe",
     "RecipeProblems",
     "ShippedRecipe",
+    "describe_fields",
+    "differing_keys",
+    "dump_recipe",
+    "json_schema",
     "load_recipe",
+    "recipe_warnings",
     "resolve_data_path",
     "shipped_profiles",
     "shipped_recipes",

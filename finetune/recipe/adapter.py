@@ -49,7 +49,8 @@ class UNetLora(Settings):
     """How much of the adapter's input is dropped at random while training; a little can help on few pictures."""
     targets: UNetTargets = "attention"
     """Which modules get an adapter: attention (560 in SDXL), attention+feedforward (722), \
-attention+feedforward+convolutions (788), or a list of patterns of module names."""
+attention+feedforward+convolutions (788), or a list of patterns: the end of a module's name ('attn2.to_k') or a glob \
+('mid_block.*.to_q')."""
     stop_after_steps: Count | None = None
     """The adapter stays as it is after this many optimizer steps; null trains it to the end."""
 
@@ -67,7 +68,7 @@ class TextLora(Settings):
     """How much of the adapter's input is dropped at random while training."""
     targets: TextTargets = "attention+feedforward"
     """Which modules get an adapter: attention, attention+feedforward (72 in the first encoder, 192 in the second), \
-or a list of patterns of module names."""
+or a list of patterns: the end of a module's name ('q_proj') or a glob."""
     stop_after_steps: Count | None = None
     """The adapter stays as it is after this many optimizer steps; encoders overfit first. null trains it to the end."""
 

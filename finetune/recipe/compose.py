@@ -1,7 +1,7 @@
 """Puts a recipe together from its file and what that extends, keeping the file and line of each value.
 
-The extending file wins over what it extends, and a later entry of `extends` over an earlier one. An entry is the name of
-something that ships or a path relative to the extending file. Whether the result is valid is asked in `load`, not here.
+The extending file wins over what it extends, and a later entry of `extends` over an earlier one. An entry is the name
+of something that ships or a path relative to the extending file. Whether the result is valid is asked in `load`.
 """
 
 import os

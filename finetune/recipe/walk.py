@@ -18,7 +18,8 @@ class Shape:
     """What may stand at a key.
 
     Exactly one of these is filled for a value that has parts: `section` (one group of settings), `kinds` (a choice of
-    groups by their `kind`; `siblings` are those a chosen section was chosen from), `branches` (a choice by the form of the value), `item` (a list), `items` (a fixed list).
+    groups by their `kind`; `siblings` are those a chosen section was chosen from), `branches` (a choice by the form of
+    the value), `item` (a list), `items` (a fixed list). A value without parts has `words` or a `scalar` type.
     """
 
     nullable: bool = False

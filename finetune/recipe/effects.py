@@ -1,0 +1,128 @@
+"""Finds settings that have no effect, or hardly can be meant, in a recipe that is valid.
+
+Every rule looks only at settings that were written down: a default nobody chose is not worth a warning. What only the
+model or the pictures can tell (a v-prediction base under `prediction_type: auto`) is not asked here.
+"""
+
+from collections.abc import Callable, Iterator
+
+from finetune.recipe.base import Settings
+from finetune.recipe.model import MiniatureModel
+from finetune.recipe.schema import GeneratedBuckets, ProdigyOptimizer, Recipe, TextLora, UNetLora
+
+
+def recipe_warnings(recipe: Recipe) -> list[str]:
+    """Return one line for each setting without effect, as `key: what is the matter`."""
+    return [line for rule in _RULES for line in rule(recipe)]
+
+
+def _was_written(section: Settings, name: str) -> bool:
+    """Whether a setting was written down with something other than its default."""
+    return name in section.model_fields_set and getattr(section, name) != type(section).model_fields[name].default
+
+
+def _trained(recipe: Recipe) -> Iterator[tuple[str, UNetLora | TextLora]]:
+    adapter = recipe.adapter
+    for name, part in (
+        ("unet", adapter.unet),
+        ("text_encoder", adapter.text_encoder),
+        ("text_encoder_2", adapter.text_encoder_2),
+    ):
+        if part is not None:
+            yield f"adapter.{name}", part
+
+
+def _refiner(recipe: Recipe) -> Iterator[str]:
+    if recipe.refiner is None and _was_written(recipe.preview, "refiner"):
+        yield "preview.refiner: has no effect without a refiner; set refiner to a model, or leave it out"
+    if recipe.refiner is not None and not recipe.preview.prompts:
+        yield "refiner: has no effect without previews; give preview.prompts"
+
+
+def _previews(recipe: Recipe) -> Iterator[str]:
+    preview = recipe.preview
+    if not preview.prompts:
+        for name in ("every_steps", "num_inference_steps", "guidance_scale"):
+            if _was_written(preview, name):
+                yield f"preview.{name}: has no effect without preview.prompts"
+    if preview.guidance_scale <= 1:
+        for index, prompt in enumerate(preview.prompts):
+            if prompt.negative_prompt:
+                yield (
+                    f"preview.prompts.{index}.negative_prompt: has no effect with preview.guidance_scale "
+                    f"{preview.guidance_scale:g}; needs more than 1"
+                )
+
+
+def _stops(recipe: Recipe) -> Iterator[str]:
+    steps = recipe.training.steps
+    for key, part in _trained(recipe):
+        if part.stop_after_steps is not None and part.stop_after_steps >= steps:
+            yield f"{key}.stop_after_steps: {part.stop_after_steps} has no effect with training.steps {steps}"
+
+
+def _schedule(recipe: Recipe) -> Iterator[str]:
+    warmup, steps = recipe.training.lr_schedule.warmup_steps, recipe.training.steps
+    if warmup >= steps:
+        yield (
+            f"training.lr_schedule.warmup_steps: {warmup} is all of training.steps {steps}, so the learning rate is "
+            "never reached"
+        )
+
+
+def _intervals(recipe: Recipe) -> Iterator[str]:
+    steps = recipe.training.steps
+    for name, section in (("checkpoint", recipe.checkpoint), ("preview", recipe.preview)):
+        every = section.every_steps
+        if every is not None and every > steps and _was_written(section, "every_steps"):
+            yield f"{name}.every_steps: {every} is more than training.steps {steps}, so only the end counts"
+
+
+def _objective(recipe: Recipe) -> Iterator[str]:
+    objective = recipe.training.objective
+    if objective.zero_terminal_snr and objective.prediction_type == "epsilon":
+        yield (
+            "training.objective.zero_terminal_snr: with prediction_type epsilon the last timestep holds no picture "
+            "and the noise is given away; it is meant for v_prediction"
+        )
+
+
+def _buckets(recipe: Recipe) -> Iterator[str]:
+    buckets = recipe.data.buckets
+    if isinstance(recipe.model, MiniatureModel):
+        if not isinstance(buckets, GeneratedBuckets):
+            yield f"data.buckets: {buckets.kind} means sizes near 1024, far above the miniature's own 64"
+        elif buckets.step % 16 != 0:
+            yield f"data.buckets.step: {buckets.step} is not a multiple of 16, which the miniature needs"
+    elif isinstance(buckets, GeneratedBuckets) and buckets.step % 8 != 0:
+        yield f"data.buckets.step: {buckets.step} is not a multiple of 8, which SDXL's VAE needs"
+
+
+def _rates(recipe: Recipe) -> Iterator[str]:
+    if not isinstance(recipe.training.optimizer, ProdigyOptimizer):
+        return
+    for key, part in _trained(recipe):
+        if part.learning_rate < 0.1:
+            yield (
+                f"{key}.learning_rate: {part.learning_rate:g} is a factor with kind: prodigy, which finds the rate "
+                "itself; use 1.0"
+            )
+
+
+def _caption_extension(recipe: Recipe) -> Iterator[str]:
+    for index, source in enumerate(recipe.data.sources):
+        if source.kind == "folder" and source.captions == "metadata" and _was_written(source, "caption_extension"):
+            yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
+
+
+_RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
+    _caption_extension,
+    _buckets,
+    _stops,
+    _objective,
+    _rates,
+    _schedule,
+    _refiner,
+    _previews,
+    _intervals,
+)
