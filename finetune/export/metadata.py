@@ -1,0 +1,231 @@
+"""The strings in an exported file's header: what readers look for, and how to train it again.
+
+`ss_…` are kohya's keys (sd-scripts, `train_network.py`), read by A1111, Forge and model managers; `sshs_…` its two
+hashes; `modelspec.…` Stability's ModelSpec 1.0.1; `atelier_…` ours. All values are strings. A1111 takes a file with
+metadata for SD 1 and hides it unless `ss_base_model_version` begins with `sdxl_`.
+"""
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import safetensors.torch
+from torch import Tensor
+
+from finetune.adapters.weights import LoraModule
+
+MetadataLevel = Literal["full", "minimal"]
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """What is known about a run, as plain values; None or empty where it is not. Sizes are (height, width).
+
+    Attributes:
+        name: the adapter's name, shown by A1111.
+        recipe: the resolved recipe as YAML, which can be run again.
+        title, author, license: the recipe's words about the adapter.
+        trigger: the word that calls the concept up.
+        tags: words for a model manager to search by.
+        base_model: the name of the model that was trained on.
+        is_refiner: whether that was SDXL's refiner.
+        prediction_type: what it predicts.
+        resolution: the size of the square that buckets are built around.
+        bucket_counts: pictures (with repeats) in each bucket.
+        tag_frequency: folder → tag → count.
+        folders: folder → (repeats, pictures).
+        num_images: pictures with repeats.
+        steps, max_steps: optimizer steps done, and planned.
+        epoch, num_epochs: epochs begun, and planned.
+        micro_batch_size, global_batch_size: samples in a forward pass, and in an optimizer step.
+        unet_learning_rate, text_encoder_learning_rates: of the trained parts.
+        optimizer, lr_schedule, warmup_steps: by the recipe's names.
+        precision: of the computation.
+        started_at, finished_at: seconds since 1970.
+        version: of this kit.
+
+    """
+
+    name: str
+    recipe: str = ""
+    title: str = ""
+    author: str = ""
+    license: str = ""
+    trigger: str = ""
+    tags: tuple[str, ...] = ()
+    base_model: str = ""
+    is_refiner: bool = False
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    resolution: Size = (1024, 1024)
+    bucket_counts: Mapping[Size, int] = field(default_factory=dict)
+    tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    folders: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    num_images: int | None = None
+    steps: int | None = None
+    max_steps: int | None = None
+    epoch: int | None = None
+    num_epochs: int | None = None
+    micro_batch_size: int = 1
+    global_batch_size: int = 1
+    gradient_checkpointing: bool = False
+    unet_learning_rate: float | None = None
+    text_encoder_learning_rates: tuple[float, ...] = ()
+    optimizer: str = ""
+    lr_schedule: str = ""
+    warmup_steps: int | None = None
+    max_grad_norm: float | None = None
+    caption_dropout: float | None = None
+    precision: str = ""
+    seed: int | None = None
+    snr_gamma: float | None = None
+    noise_offset: float | None = None
+    zero_terminal_snr: bool = False
+    started_at: float | None = None
+    finished_at: float | None = None
+    version: str = ""
+
+
+def build_metadata(facts: ExportFacts, modules: Sequence[LoraModule], level: MetadataLevel = "full") -> dict[str, str]:
+    """Return the header's strings for `modules`, without the hashes, which depend on the file.
+
+    Args:
+        facts: what is known about the run.
+        modules: what is written; rank, alpha and kind are taken from there, so they agree with the tensors.
+        level: 'full', or 'minimal': what readers need to use the file, and nothing about the pictures, the captions,
+            the folders or the recipe.
+    """
+    values: dict[str, Any] = _network(facts, modules) | _modelspec(facts)
+    if level == "full":
+        values |= _training(facts) | _pictures(facts)
+        values |= {"atelier_recipe": facts.recipe or None, "atelier_version": facts.version or None}
+        values |= {
+            "modelspec.trigger_phrase": facts.trigger or None,
+            "modelspec.tags": ", ".join(facts.tags) or None,
+        }
+    return {key: _text(value) for key, value in values.items() if value is not None}
+
+
+def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Add the hashes that depend on the tensors.
+
+    `sshs_model_hash` is the sha256 of the bytes behind the header, `sshs_legacy_hash` the first eight digits of that of
+    the file's bytes 0x100000 to 0x110000. As sd-scripts computes them (`train_util.precalculate_safetensors_hashes`),
+    the file that is hashed has the `ss_` strings alone as its metadata, so that editing a title changes neither.
+    """
+    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    content = safetensors.torch.save(dict(tensors), training)
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    model_hash = hashlib.sha256(memoryview(content)[header_end:]).hexdigest()
+    legacy_hash = hashlib.sha256(memoryview(content)[0x100000:0x110000]).hexdigest()[:8]
+    return {
+        **metadata,
+        "sshs_model_hash": model_hash,
+        "sshs_legacy_hash": legacy_hash,
+        "modelspec.hash_sha256": f"0x{model_hash}",
+    }
+
+
+def _network(facts: ExportFacts, modules: Sequence[LoraModule]) -> dict[str, Any]:
+    """Return what A1111 and kohya's tools need to recognise the file."""
+    ranks = {module.rank for module in modules}
+    alphas = {module.scale * module.rank for module in modules}
+    uses_dora = any(module.magnitude is not None for module in modules)
+    # Only a kernel larger than one pixel makes a file one of LoRA on convolutions (kohya's conv_dim).
+    convolutions = [module for module in modules if module.down.dim() == 4 and module.down.shape[-1] > 1]
+    args: dict[str, str] = {}
+    if uses_dora:
+        args |= {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}
+    if convolutions:
+        first = convolutions[0]
+        args |= {"conv_dim": str(first.rank), "conv_alpha": str(first.scale * first.rank)}
+    return {
+        "ss_base_model_version": f"sdxl_{'refiner' if facts.is_refiner else 'base'}_v1-0",
+        "ss_output_name": facts.name,
+        "ss_network_module": "lycoris.kohya" if uses_dora else "networks.lora",
+        "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
+        "ss_network_args": args,
+        "ss_v2": False,
+    }
+
+
+def _modelspec(facts: ExportFacts) -> dict[str, Any]:
+    """Return the ModelSpec fields every level has. A file without title and date is not one of that standard."""
+    height, width = facts.resolution
+    date = datetime.datetime.fromtimestamp(facts.finished_at, datetime.UTC) if facts.finished_at is not None else None
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"stable-diffusion-xl-v1-{'refiner' if facts.is_refiner else 'base'}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": facts.title or facts.name,
+        "modelspec.author": facts.author or None,
+        "modelspec.license": facts.license or None,
+        "modelspec.date": date.isoformat(timespec="seconds") if date else None,
+        "modelspec.resolution": f"{width}x{height}",
+        "modelspec.prediction_type": "v" if facts.prediction_type == "v_prediction" else "epsilon",
+    }
+
+
+def _training(facts: ExportFacts) -> dict[str, Any]:
+    """Return kohya's keys about the training itself."""
+    rates = facts.text_encoder_learning_rates
+    return {
+        "ss_sd_model_name": facts.base_model or None,
+        "ss_learning_rate": facts.unet_learning_rate
+        if facts.unet_learning_rate is not None
+        else min(rates, default=None),
+        "ss_unet_lr": facts.unet_learning_rate,
+        "ss_text_encoder_lr": (rates[0] if len(set(rates)) == 1 else list(rates)) if rates else None,
+        "ss_optimizer": facts.optimizer or None,
+        "ss_lr_scheduler": facts.lr_schedule or None,
+        "ss_lr_warmup_steps": facts.warmup_steps,
+        "ss_max_grad_norm": facts.max_grad_norm,
+        "ss_steps": facts.steps,
+        "ss_max_train_steps": facts.max_steps,
+        "ss_epoch": facts.epoch,
+        "ss_num_epochs": facts.num_epochs,
+        "ss_batch_size_per_device": facts.micro_batch_size,
+        "ss_total_batch_size": facts.global_batch_size,
+        "ss_gradient_accumulation_steps": max(1, facts.global_batch_size // facts.micro_batch_size),
+        "ss_gradient_checkpointing": facts.gradient_checkpointing,
+        "ss_mixed_precision": facts.precision or None,
+        "ss_seed": facts.seed,
+        "ss_min_snr_gamma": facts.snr_gamma,
+        "ss_noise_offset": facts.noise_offset,
+        "ss_zero_terminal_snr": facts.zero_terminal_snr,
+        "ss_caption_dropout_rate": facts.caption_dropout,
+        "ss_training_started_at": facts.started_at,
+        "ss_training_finished_at": facts.finished_at,
+    }
+
+
+def _pictures(facts: ExportFacts) -> dict[str, Any]:
+    """Return kohya's keys about the pictures. Its sizes are (width, height)."""
+    height, width = facts.resolution
+    buckets = {
+        str(index): {"resolution": [size[1], size[0]], "count": count}
+        for index, (size, count) in enumerate(sorted(facts.bucket_counts.items()))
+    }
+    folders = {
+        name: {"n_repeats": repeats, "img_count": pictures} for name, (repeats, pictures) in facts.folders.items()
+    }
+    return {
+        "ss_num_train_images": facts.num_images,
+        "ss_resolution": f"({width}, {height})",
+        "ss_enable_bucket": True,
+        "ss_bucket_info": {"buckets": buckets} if buckets else None,
+        "ss_dataset_dirs": folders or None,
+        "ss_tag_frequency": facts.tag_frequency or None,
+    }
+
+
+def _text(value: Any) -> str:
+    """Write a value as kohya does: numbers and booleans as Python's, structures as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, (Mapping, list)) else str(value)
