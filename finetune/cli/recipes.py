@@ -61,27 +61,27 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print a recipe's file as it is written, or with every setting resolved."""
-    from finetune.recipe import RecipeProblems, dump_recipe, load_recipe
-    from finetune.recipe.compose import find_recipe
+    from finetune.recipe import Problem, RecipeProblems, dump_recipe, load_recipe
+    from finetune.recipe.compose import find_recipe, read_text
 
-    problems: list[Any] = []
-    found = find_recipe(arguments.recipe, problems)
-    if found is None:
-        raise RecipeProblems(problems)
-    if arguments.overrides and not (arguments.resolved or arguments.json):
+    if arguments.overrides and not arguments.resolved:
         raise RecipeError("overrides change only what --resolved shows; add --resolved")
-    path, _ = found
-    if arguments.json:
-        shown: dict[str, Any] = {"path": str(path)}
-        if arguments.resolved or arguments.overrides:
-            shown["recipe"] = load_recipe(arguments.recipe, arguments.overrides).model_dump(mode="json")
+    if arguments.resolved:
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        if arguments.json:
+            _print_json({"recipe": recipe.model_dump(mode="json")})
         else:
-            shown["text"] = _read(path)
-        _print_json(shown)
-    elif arguments.resolved:
-        print(dump_recipe(load_recipe(arguments.recipe, arguments.overrides)), end="")
+            print(dump_recipe(recipe), end="")
+        return 0
+    problems: list[Problem] = []
+    found = find_recipe(arguments.recipe, problems)
+    text = None if found is None else read_text(*found, problems)
+    if found is None or text is None:
+        raise RecipeProblems(problems)
+    if arguments.json:
+        _print_json({"path": str(found[0]), "text": text})
     else:
-        print(_read(path), end="")
+        print(text, end="")
     return 0
 
 
@@ -131,8 +131,7 @@ def run_schema(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"fields": [vars(field) for field in fields]})
         return 0
-    for field in fields:
-        _print_field(field)
+    _print_fields(fields)
     return 0
 
 
@@ -140,21 +139,19 @@ def _as_data(shipped: "ShippedRecipe") -> dict[str, str]:
     return {"name": shipped.name, "purpose": shipped.purpose, "path": str(shipped.path)}
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from error
-
-
 def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _print_field(field: "FieldHelp") -> None:
-    kind = f" (kind: {field.kind})" if field.kind else ""
-    default = field.default if field.default == "required" else f"default {field.default}"
-    print(f"{field.key}{kind}\n    {field.help}\n    {field.type}; {default}")
+def _print_fields(fields: "list[FieldHelp]") -> None:
+    """Print the help of settings; one that several kinds share alike is printed once, with all their names."""
+    kinds: dict[tuple[str, str, str, str], list[str]] = {}
+    for field in fields:
+        kinds.setdefault((field.key, field.help, field.type, field.default), []).append(field.kind)
+    for (key, text, type_, default), names in kinds.items():
+        of_kind = f" (kind: {', '.join(names)})" if any(names) else ""
+        value = default if default == "required" else f"default {default}"
+        print(f"{key}{of_kind}\n    {text}\n    {type_}; {value}")
 
 
 def _print_table(heads: tuple[str, str], rows: list[tuple[str, str]]) -> None:

@@ -66,7 +66,7 @@ class Composer:
         if self.num_files > MAX_FILES:
             self.problems.append(Problem(label, "", f"extends more than {MAX_FILES} files"))
             return None
-        text = _read_text(path, label, self.problems)
+        text = read_text(path, label, self.problems)
         node = None if text is None else read_yaml(text, _lines_of(label), self.problems)
         if node is None:
             return None
@@ -149,7 +149,7 @@ def _lines_of(label: str) -> Callable[[int | None], str]:
     return lambda line: label if line is None else f"{label}:{line}"
 
 
-def _read_text(path: Path, label: str, problems: list[Problem]) -> str | None:
+def read_text(path: Path, label: str, problems: list[Problem]) -> str | None:
     """Return the text of a regular file of bounded size, or None with the problem noted."""
     try:
         status = path.stat()

@@ -62,8 +62,8 @@ def _follow(
     for position, part in enumerate(loc):
         if shape.kinds:
             shape = Shape(section=shape.kinds[str(part)], siblings=shape.kinds)
-        elif shape.branches and position == last:
-            break  # the words for all forms of the value say more than those for one
+        elif shape.branches and position == last and shape_of(shape.branches[str(part)]).words:
+            break  # a wrong word: the words for every form of the value say more than those for one
         elif shape.branches:
             shape = shape_of(shape.branches[str(part)])
         elif shape.section is not None and part in shape.section.model_fields:

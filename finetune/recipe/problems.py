@@ -36,7 +36,8 @@ class RecipeProblems(RecipeError):  # noqa: N818  (it is plural: every problem a
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return "Did you mean 'x'? " for the known word most like `word`, or nothing when none is near."""
-    close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
+    longer = [candidate for candidate in known if len(word) >= 3 and candidate.startswith(word)]
+    close = longer[:1] or difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'? " if close else ""
 
 

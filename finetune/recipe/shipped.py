@@ -3,6 +3,7 @@
 In a checkout they lie at the top (`recipes/`, `datasets/samples/`), in a wheel in the package (`finetune/shipped/`).
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +49,12 @@ def samples_folder() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Return the names of all recipes and profiles that ship, sorted, without reading them."""
+    """Return the names of all recipes and profiles that ship, sorted (8gb before 12gb), without reading them."""
     folder = recipes_folder()
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    return sorted(
+        names, key=lambda name: [part.zfill(6) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
 def shipped_path(name: str) -> Path | None:

@@ -90,7 +90,8 @@ def read_yaml(text: str, place: Place, problems: list[Problem]) -> Node | None:
     except _RefusedError as refused:
         problems.append(refused.problem)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        opened = str(error.context).startswith(_OPENED)
+        mark = error.context_mark if opened else error.problem_mark or error.context_mark
         line = None if mark is None else int(mark.line) + 1
         problems.append(Problem(place(line), "", f"not readable as YAML: {_plain_reason(error)}"))
     except (YAMLError, ValueError) as error:
@@ -98,6 +99,9 @@ def read_yaml(text: str, place: Place, problems: list[Problem]) -> Node | None:
         problems.append(Problem(place(None), "", f"not readable as YAML: {reason}"))
     return None
 
+
+_OPENED = ("while scanning a quoted scalar", "while parsing a flow")
+"""What can be left open: the line where it was opened says more than the one where its end is missed."""
 
 _REASONS = {
     "mapping values are not allowed here": "a ': ' stands where no key can be; put text that holds ': ' in quotes, "

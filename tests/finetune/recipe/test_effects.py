@@ -1,0 +1,82 @@
+"""A setting without effect is named; a recipe without one gets no warning."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune.recipe import load_recipe, recipe_warnings
+
+REAL = """\
+schema_version: 1
+model: {kind: hub, id: a/b}
+data: {sources: [{kind: folder, path: pictures}]}
+"""
+
+CASES = [
+    ("", None),
+    ("preview: {refiner: {switch_at: 0.7}}", "preview.refiner: has no effect without a refiner"),
+    ("refiner: {kind: hub, id: a/c}", "refiner: has no effect without previews"),
+    ("refiner: {kind: hub, id: a/c}\npreview: {prompts: [a], refiner: {switch_at: 0.7}}", None),
+    ("preview: {every_steps: 10}", "preview.every_steps: has no effect without preview.prompts"),
+    (
+        "preview: {guidance_scale: 1, prompts: [{prompt: a, negative_prompt: b}]}",
+        "preview.prompts.0.negative_prompt: has no effect with preview.guidance_scale 1",
+    ),
+    (
+        "training: {steps: 10}\nadapter: {text_encoder: {stop_after_steps: 10}}",
+        "adapter.text_encoder.stop_after_steps: 10 has no effect with training.steps 10",
+    ),
+    ("training: {steps: 10}\nadapter: {unet: {stop_after_steps: 9}}", None),
+    (
+        "training: {objective: {zero_terminal_snr: true, prediction_type: epsilon}}",
+        "training.objective.zero_terminal_snr: with prediction_type epsilon",
+    ),
+    ("training: {objective: {zero_terminal_snr: true, prediction_type: v_prediction}}", None),
+    (
+        "training: {steps: 100, lr_schedule: {kind: cosine, warmup_steps: 100}}",
+        "training.lr_schedule.warmup_steps: 100 is all of training.steps 100",
+    ),
+    (
+        "training: {steps: 100}\ncheckpoint: {every_steps: 200}",
+        "checkpoint.every_steps: 200 is more than training.steps 100",
+    ),
+    ("training: {steps: 100}", None),
+    ("training: {optimizer: {kind: prodigy}}", "adapter.unet.learning_rate: 0.0001 is a factor with kind: prodigy"),
+    ("training: {optimizer: {kind: prodigy}}\nadapter: {unet: {learning_rate: 1.0}}", None),
+]
+
+
+def warnings_of(text: str, tmp_path: Path, *overrides: str) -> list[str]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, "utf-8")
+    return recipe_warnings(load_recipe(str(path), overrides))
+
+
+@pytest.mark.parametrize(("added", "expected"), CASES)
+def test_a_setting_without_effect_is_named(added: str, expected: str | None, tmp_path: Path) -> None:
+    lines = warnings_of(REAL + added + "\n", tmp_path)
+    assert len(lines) == (0 if expected is None else 1), lines
+    assert expected is None or lines[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "buckets", "expected"),
+    [
+        ("hub", "kind: generated, step: 60", "data.buckets.step: 60 is not a multiple of 8"),
+        ("hub", "kind: generated, step: 56", None),
+        ("miniature", "kind: paper", "data.buckets: paper means sizes near 1024"),
+        ("miniature", "kind: generated, resolution: 64, step: 8", "data.buckets.step: 8 is not a multiple of 16"),
+        ("miniature", "kind: generated, resolution: 64, step: 16", None),
+    ],
+)
+def test_buckets_that_do_not_suit_the_model(model: str, buckets: str, expected: str | None, tmp_path: Path) -> None:
+    text = REAL if model == "hub" else REAL.replace("{kind: hub, id: a/b}", "{kind: miniature}")
+    lines = warnings_of(text, tmp_path, f"data.buckets={{{buckets}}}")
+    assert len(lines) == (0 if expected is None else 1), lines
+    assert expected is None or lines[0].startswith(expected)
+
+
+def test_a_caption_ending_nobody_reads(tmp_path: Path) -> None:
+    text = REAL.replace("path: pictures", "path: pictures, captions: metadata, caption_extension: .cap")
+    [line] = warnings_of(text, tmp_path)
+    assert line.startswith("data.sources.0.caption_extension: has no effect with captions: metadata")
