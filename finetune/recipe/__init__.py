@@ -4,7 +4,7 @@ from finetune.recipe.describe import FieldHelp, describe_fields, differing_keys
 from finetune.recipe.dump import dump_recipe
 from finetune.recipe.editor_schema import json_schema
 from finetune.recipe.effects import recipe_warnings
-from finetune.recipe.load import load_recipe
+from finetune.recipe.load import load_recipe, parse_recipe
 from finetune.recipe.problems import Problem, RecipeProblems
 from finetune.recipe.schema import Recipe
 from finetune.recipe.shipped import (
@@ -26,6 +26,7 @@ __all__ = [
     "dump_recipe",
     "json_schema",
     "load_recipe",
+    "parse_recipe",
     "recipe_warnings",
     "resolve_data_path",
     "shipped_profiles",

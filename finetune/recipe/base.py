@@ -4,11 +4,15 @@
 English. The sections themselves live in the modules beside this one.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from finetune.recipe.problems import shown
 
 
 class Settings(BaseModel):
@@ -60,6 +64,18 @@ def before(filled: DefaultKind) -> BeforeValidator:
     return BeforeValidator(filled)
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def _refuse_address(path: str) -> str:
+    """Refuse addresses of the web where a path is asked for: some libraries would fetch them."""
+    if _ADDRESS.match(path):
+        needs = "needs a path on this machine (addresses of the web are refused)"
+        raise PydanticCustomError("plain", "{message}", {"message": f"got {shown(path)}, {needs}"})
+    return path
+
+
+NO_ADDRESS = AfterValidator(_refuse_address)
 _WHOLE = BeforeValidator(_whole_float_to_int)
 
 Text = Annotated[str, Strict(), Needs("text")]
@@ -94,6 +110,7 @@ PathText = Annotated[
     str,
     Strict(),
     StringConstraints(min_length=1, pattern=r"^[^\x00]+$"),
+    NO_ADDRESS,
     Needs("a path"),
 ]
 HubId = Annotated[

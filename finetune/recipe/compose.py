@@ -67,7 +67,11 @@ class Composer:
             self.problems.append(Problem(label, "", f"extends more than {MAX_FILES} files"))
             return None
         text = read_text(path, label, self.problems)
-        node = None if text is None else read_yaml(text, _lines_of(label), self.problems)
+        return None if text is None else self.text(text, path, label, chain)
+
+    def text(self, text: str, path: Path, label: str, chain: tuple[tuple[Path, str], ...] = ()) -> Node | None:
+        """Read a file's text and everything it extends; None when any of it cannot be read."""
+        node = read_yaml(text, _lines_of(label), self.problems)
         if node is None:
             return None
         if not isinstance(node.value, dict):

@@ -24,7 +24,20 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     if found is None:
         raise RecipeProblems(problems)
     path, label = found
-    root = Composer(Recipe, problems).file(path, label)
+    return _finished(Composer(Recipe, problems).file(path, label), path, overrides, problems)
+
+
+def parse_recipe(text: str, label: str = "recipe.yaml", overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe from its text, as it lies in an exported file's metadata; `label` is what problems call it.
+
+    What it extends has to ship or lie in the current directory. Raises RecipeProblems like `load_recipe`.
+    """
+    problems: list[Problem] = []
+    path = Path.cwd() / label
+    return _finished(Composer(Recipe, problems).text(text, path, label), path, overrides, problems)
+
+
+def _finished(root: Node | None, path: Path, overrides: Sequence[str], problems: list[Problem]) -> Recipe:
     if root is None:
         raise RecipeProblems(problems)
     for text in overrides:

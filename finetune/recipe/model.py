@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, StringConstraints
 
-from finetune.recipe.base import HubId, HubWord, Needs, PathText, Settings
+from finetune.recipe.base import NO_ADDRESS, HubId, HubWord, Needs, PathText, Settings
 
 SafetensorsPath = Annotated[
     str,
     Strict(),
     StringConstraints(pattern=r"^[^\x00]+\.safetensors$"),
+    NO_ADDRESS,
     Needs("a path that ends in .safetensors (pickled .ckpt and .pt files are refused: they can run code)"),
 ]
 

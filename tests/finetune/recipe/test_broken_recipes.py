@@ -110,6 +110,14 @@ ADDED = {
         "refiner: {kind: single_file, path: model.ckpt}",
         "6: refiner.path: got 'model.ckpt', needs a path that ends in .safetensors (pickled",
     ),
+    "address for a file": (
+        "refiner: {kind: single_file, path: 'https://x.y/z.safetensors'}",
+        "6: refiner.path: got 'https://x.y/z.safetensors', needs a path on this machine (addresses of the web are ref",
+    ),
+    "address with braces": (
+        "output_dir: 's3://{bucket}/x'",
+        "6: output_dir: got 's3://{bucket}/x', needs a path on this machine",
+    ),
     "address for an id": (
         "refiner: {kind: hub, id: 'https://x.y/z'}",
         "6: refiner.id: got 'https://x.y/z', needs a hub id as 'owner/name'",

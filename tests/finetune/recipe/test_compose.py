@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.recipe import Recipe, RecipeProblems, load_recipe
+from finetune.recipe import Recipe, RecipeProblems, load_recipe, parse_recipe
 from finetune.recipe.schema import (
     AdamW8bitOptimizer,
     AutoOptimizer,
@@ -240,3 +240,10 @@ def test_floats_that_are_whole_serve_as_whole_numbers() -> None:
 
 def test_a_byte_order_mark_is_no_obstacle() -> None:
     assert load("\ufeff" + BASE).seed == 0
+
+
+def test_a_recipe_is_read_from_text_alone() -> None:
+    assert parse_recipe(BASE, "from-metadata.yaml", ["seed=3"]) == load(BASE + "name: from-metadata\nseed: 3\n")
+    assert parse_recipe("extends: quickstart\n").name == "recipe"
+    with pytest.raises(RecipeProblems, match=r"^lora\.safetensors:6: seed: got 'x'"):
+        parse_recipe(BASE + "seed: x\n", "lora.safetensors")

@@ -103,4 +103,4 @@ def test_a_mebibyte_of_anything_is_answered_soon(unit: str, tmp_path: Path) -> N
     content = (unit * ((1 << 20) // len(unit))).encode()
     began = time.perf_counter()
     load(tmp_path / "recipe.yaml", content, [])
-    assert time.perf_counter() - began < 20
+    assert time.perf_counter() - began < 60
