@@ -2,8 +2,10 @@
 
 `unet.<path>.lora_A.weight`, `.lora_B.weight` and, for DoRA, `.lora_magnitude_vector.weight`; encoders under
 `text_encoder.` and `text_encoder_2.`. peft itself writes the magnitude without its last `.weight` and takes both, but
-transformers, which loads the encoders, finds only this one (5.23, where files that diffusers saves lose it). Names of the encoders' modules always begin with `text_model.`, as every older version of
-transformers has them: diffusers takes it off where the installed one (5.6 and later) has dropped it from CLIPTextModel.
+transformers, which loads the encoders, finds only this one (5.23; it draws the others anew, with a warning).
+
+Names of the encoders' modules always begin with `text_model.`, as every older version of transformers has them:
+diffusers takes it off where the installed one (5.6 and later) has dropped it from CLIPTextModel.
 
 The header's `lora_adapter_metadata` holds the LoraConfig of each component. Without it diffusers takes alpha to be the
 rank. `target_modules` there are written without `text_model.`: peft matches them at the end of a path, so they fit

@@ -55,6 +55,22 @@ def loaded_layer(model: nn.Module, path: str) -> LoraLayer:
     return layers[name]
 
 
+@pytest.mark.parametrize("format_name", ["kohya", "diffusers"])
+def test_diffusers_loads_an_adapter_of_a_miniature(
+    format_name: str, make_pipeline: MakePipeline, make_modules: MakeModules, tmp_path: Path
+) -> None:
+    """One resnet a block: other indices in the original layout."""
+    pipeline = make_pipeline(layers_per_block=1)
+    modules = make_modules(pipeline, rank=3, alpha=4.0)
+    layout = UNetLayout.from_config(pipeline.unet.config)
+    written = export_adapter(
+        modules, tmp_path, "cat", formats=[format_name], precision="fp32", layout=layout, metadata={}
+    )
+    with no_warnings_logged():
+        pipeline.load_lora_weights(written[format_name][0])
+    assert_loaded_deltas_equal(pipeline, modules)
+
+
 def assert_loaded_deltas_equal(pipeline: StableDiffusionXLPipeline, modules: list[LoraModule]) -> None:
     count = 0
     for component in COMPONENTS:

@@ -100,7 +100,7 @@ def test_a_broken_config_is_refused(config: str, tmp_path: Path) -> None:
     path = tmp_path / "pytorch_lora_weights.safetensors"
     tensors = {"unet.x.lora_A.weight": torch.ones(2, 6), "unet.x.lora_B.weight": torch.ones(5, 2)}
     save_file(tensors, path, {"lora_adapter_metadata": config})
-    with pytest.raises(AtelierError, match="lora_adapter_metadata|lora_alpha|alpha_pattern"):
+    with pytest.raises(AtelierError, match=r"lora_adapter_metadata|lora_alpha|alpha_pattern"):
         read_lora(path)
 
 
