@@ -4,19 +4,21 @@ For each module `<stem>.lora_down.weight`, `<stem>.lora_up.weight`, `<stem>.alph
 DoRA. Readers multiply by alpha / rank, so alpha is written as scale · rank, which is also right for rsLoRA; it and the
 DoRA magnitudes stay float32 in every precision, since a rounded alpha would change every weight.
 
-DoRA's magnitude is peft's: one for each output, the norm of a row of W + ΔW. LyCORIS with
-`wd_on_output` holds that as (out, 1) for a Linear and (out, 1, 1, 1) for a convolution, and so do we. What readers
-make of it, as far as their source tells:
+DoRA's magnitude is peft's: one for each output, the norm of a row of W + ΔW. LyCORIS with `wd_on_output`
+holds that as (out, 1) for a Linear and (out, 1, 1, 1) for a convolution, and so do we. What readers make of it, as far
+as their source tells:
 
 - LyCORIS (`lycoris/modules/locon.py`, `apply_weight_decompose`): exactly this.
-- ComfyUI (`comfy/weight_adapter/base.py`, `weight_decompose`, 0.3.77) and Forge, which follows it: they know the axis by
-  `dora_scale.shape[0]`, but divide by the norm of W, not of W + ΔW; a row comes out too long by the ratio of the two.
-- A1111 (`extensions-builtin/Lora/network.py`, `apply_weight_decompose`): norms of columns only, which does not fit.
+- ComfyUI (`comfy/weight_adapter/base.py`, `weight_decompose`, 0.3.77) and Forge, which follows it: they know the axis
+  by `dora_scale.shape[0]`, but divide by the norm of W, not of W + ΔW; a row comes out wrong by the ratio of the
+  two.
+- A1111 and forks of its `extensions-builtin/Lora/network.py` (`apply_weight_decompose`): norms of columns only, which
+  does not fit.
 - diffusers (`StableDiffusionXLLoraLoaderMixin.lora_state_dict`) leaves every `dora_scale` out with a warning, and so
   reads plain LoRA: use its own format there. (measured on 0.42.1)
 
-diffusers 0.42.1 also cannot read an adapter of the refiner with convolutions in this layout: it takes input block 10 for
-block 1, and knows no upsampler at the second place. Attention alone loads, and its own format loads everything.
+diffusers 0.42.1 also cannot read an adapter of the refiner with convolutions in this layout: it takes input block 10
+for block 1, and knows no upsampler at the second place. Attention alone loads, and its own format loads everything.
 """
 
 from collections.abc import Mapping, Sequence
