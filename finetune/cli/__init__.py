@@ -1,0 +1,1 @@
+"""The command `atelier`. Every module here starts without torch; what needs it imports it when it runs."""

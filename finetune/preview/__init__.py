@@ -1,0 +1,1 @@
+"""Drawing pictures with base and refiner, as diffusers' own pipelines draw them."""

@@ -1,0 +1,35 @@
+"""The list of samples a run is trained on: one readable JSON line each."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagesets.framing import Size, make_frame
+from imagesets.scan import Sample
+
+
+def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
+    """Return the manifest's lines: name, hash, original size, bucket, centred frame, caption, repeats."""
+    lines = []
+    for sample, bucket in zip(samples, buckets, strict=True):
+        frame = make_frame(sample.original_size, bucket, "center")
+        entry = {
+            "name": sample.name,
+            "source": sample.source,
+            "sha256": sample.sha256,
+            "original_size": sample.original_size,
+            "bucket": bucket,
+            "resized_size": frame.resized_size,
+            "crop_top_left": frame.crop_top_left,
+            "scale": round(frame.scale, 4),
+            "caption": sample.caption,
+            "repeats": sample.repeats,
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    return "".join(line + "\n" for line in lines)
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Read a manifest's lines; sizes come back as [height, width]."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -1,0 +1,167 @@
+"""`atelier check`: everything that can be known before the first step, all problems at once."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.arguments import add_json_argument, add_recipe_arguments
+from finetune.cli.output import print_json
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+    from finetune.training.pictures import TrainingPictures
+    from imagesets.scan import ScanReport
+
+_SHOWN = 50
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "check",
+        help="check a recipe and its pictures",
+        description="Say everything that can be known before the first step: the recipe's problems, every picture "
+        "that cannot be used, the buckets and the steps.",
+    )
+    add_recipe_arguments(parser)
+    add_json_argument(parser)
+    parser.set_defaults(
+        run=lambda arguments: check_recipe(arguments.recipe, arguments.overrides, as_json=arguments.json)
+    )
+
+
+def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, with_model: bool = False) -> int:
+    """Print what a run would meet; return 0, or 3 where pictures would stop it.
+
+    Args:
+        reference: the recipe.
+        overrides: settings to replace.
+        as_json: print one JSON object.
+        with_model: look at the model's files too, which may download a hub model that the recipe names.
+    """
+    from finetune.recipe import load_recipe, recipe_warnings
+    from finetune.training.data import plan_pictures, scan_pictures
+
+    recipe = load_recipe(reference, overrides)
+    warnings = list(recipe_warnings(recipe))
+    report = scan_pictures(recipe)
+    pictures = plan_pictures(recipe, report) if report.samples else None
+    if pictures is not None:
+        warnings += picture_warnings(recipe, pictures)
+        if with_model:
+            check_model(recipe, pictures)
+    stops = not report.samples or (bool(report.bad) and recipe.data.on_bad_image == "stop")
+    if as_json:
+        print_json(findings(recipe, report, pictures, warnings))
+    else:
+        print(as_text(recipe, report, pictures, warnings, stops=stops))
+    return 3 if stops else 0
+
+
+def picture_warnings(recipe: "Recipe", pictures: "TrainingPictures") -> list[str]:
+    """Say what is allowed and probably not meant, with the numbers."""
+    warnings = []
+    empty = [sample.name for sample in pictures.samples if not sample.caption.strip()]
+    if empty:
+        warnings.append(f"{len(empty)} pictures have no caption, the first: {empty[0]}")
+    micro = recipe.training.micro_batch_size
+    sizes = Counter(pictures.bucket_of(index) for index in range(len(pictures.samples)))
+    short = {bucket: count for bucket, count in sizes.items() if count % micro}
+    if micro > 1 and short:
+        worst, count = min(short.items(), key=lambda entry: entry[1])
+        warnings.append(
+            f"{len(short)} buckets do not fill their last micro batch of {micro} (bucket {worst[0]} x {worst[1]} has "
+            f"{count} pictures); it is trained as it is and weighs less. training.micro_batch_size=1 fills every batch"
+        )
+    if recipe.training.steps < pictures.steps_per_epoch:
+        warnings.append(
+            f"training.steps is {recipe.training.steps}, but one epoch takes {pictures.steps_per_epoch}: "
+            "some pictures are never seen"
+        )
+    return warnings
+
+
+def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
+    """Look at the model's files as a run would.
+
+    Raises:
+        AtelierError: what a run would stop at.
+    """
+    from finetune.cli.train import quiet_libraries
+
+    quiet_libraries()
+    from finetune.model.files import noise_scheduler
+    from finetune.model.open import open_model
+    from finetune.model.precision import choose_device, choose_dtype
+    from finetune.training.components import require_fitting_buckets, resolve_requests
+    from finetune.training.objective import build_objective
+
+    choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
+    files = open_model(recipe.model)
+    if recipe.refiner is not None:
+        open_model(recipe.refiner, refiner=True)
+    objective = recipe.training.objective
+    build_objective(objective, noise_scheduler(files, zero_terminal_snr=objective.zero_terminal_snr))
+    geometry = files.geometry()
+    require_fitting_buckets(pictures, geometry.size_multiple)
+    resolve_requests(recipe, geometry)
+
+
+def findings(
+    recipe: "Recipe", report: "ScanReport", pictures: "TrainingPictures | None", warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Return what was found as plain data."""
+    found: dict[str, Any] = {
+        "recipe": recipe.name,
+        "pictures": len(report.samples),
+        "bad_pictures": [{"name": bad.name, "reason": bad.reason} for bad in report.bad],
+        "warnings": list(warnings),
+        "steps": recipe.training.steps,
+    }
+    if pictures is not None:
+        found["steps_per_epoch"] = pictures.steps_per_epoch
+        found["epochs"] = round(recipe.training.steps / pictures.steps_per_epoch, 2)
+        found["buckets"] = [
+            {"height": height, "width": width, "pictures": count}
+            for (height, width), count in sorted(bucket_counts(pictures).items())
+        ]
+    return found
+
+
+def bucket_counts(pictures: "TrainingPictures") -> Counter[tuple[int, int]]:
+    """Count the pictures of each bucket."""
+    return Counter(pictures.bucket_of(index) for index in range(len(pictures.samples)))
+
+
+def as_text(
+    recipe: "Recipe",
+    report: "ScanReport",
+    pictures: "TrainingPictures | None",
+    warnings: Sequence[str],
+    *,
+    stops: bool,
+) -> str:
+    """Write what was found for a person."""
+    lines = [f"{recipe.name}: {recipe.purpose}" if recipe.purpose else recipe.name]
+    lines.append(f"  pictures   {len(report.samples)} usable, {len(report.bad)} not")
+    if pictures is not None:
+        epochs = recipe.training.steps / pictures.steps_per_epoch
+        lines.append(
+            f"  steps      {recipe.training.steps} of {recipe.training.global_batch_size} pictures, "
+            f"{pictures.steps_per_epoch} an epoch: {epochs:.1f} epochs"
+        )
+        lines.append("  buckets    height x width")
+        largest = max(bucket_counts(pictures).values())
+        for (height, width), count in sorted(bucket_counts(pictures).items()):
+            bar = "█" * max(1, round(24 * count / largest))
+            lines.append(f"    {height:>5} x {width:<5} {count:>5}  {bar}")
+    lines += [f"  warning    {warning}" for warning in warnings]
+    lines += [f"  cannot use {bad.name}: {bad.reason}" for bad in report.bad[:_SHOWN]]
+    if len(report.bad) > _SHOWN:
+        lines.append(f"  … and {len(report.bad) - _SHOWN} more (--json lists all)")
+    if stops and report.bad:
+        lines.append("A run would stop here. Mend or remove them, or train without: data.on_bad_image=skip")
+    elif stops:
+        lines.append("There is no picture to train on: data.sources.0.path=…")
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""The entry point: parse the line, run the verb, turn errors into a message and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from finetune import __version__
+from finetune.cli import check, doctor, export, generate, recipes, train
+from finetune.errors import AtelierError
+
+EXIT_CODES = """\
+exit codes:
+  0 done   1 failed   2 recipe or usage   3 data   4 out of memory   5 diverged   6 disk
+  130, 143 saved and stopped by a signal
+
+to begin:
+  atelier train quickstart        the embedded miniature; nothing is downloaded
+  atelier recipes list            what else ships
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="atelier",
+        description="Fine-tune Stable Diffusion XL with LoRA: recipes in, previews and portable files out.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"atelier {__version__}")
+    subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in (train, check, recipes, generate, export, doctor):
+        verb.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except AtelierError as error:
+        print(f"atelier: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("atelier: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

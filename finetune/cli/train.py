@@ -1,0 +1,126 @@
+"""`atelier train`: a recipe's run, from pictures to exported files."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.arguments import add_json_argument, add_recipe_arguments
+from finetune.cli.output import print_json
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+    from finetune.training.trainer import TrainResult
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train", help="train a recipe", description="Train a recipe into its run folder, with previews, and export it."
+    )
+    add_recipe_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run that lies in the recipe's folder")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check recipe, pictures and model as a run would, and train nothing"
+    )
+    add_json_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or with --dry-run check what a run would do."""
+    if arguments.dry_run:
+        from finetune.cli.check import check_recipe
+
+        return check_recipe(arguments.recipe, arguments.overrides, as_json=arguments.json, with_model=True)
+    from finetune.cli.progress import choose_listener
+    from finetune.recipe import load_recipe, recipe_warnings
+    from finetune.training.data import plan_pictures, require_usable, scan_pictures
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    for warning in recipe_warnings(recipe):
+        print(f"warning: {warning}", file=sys.stderr)
+    require_free_folder(recipe, resume=arguments.resume)
+    report = scan_pictures(recipe)
+    require_usable(report, recipe.data.on_bad_image)
+    pictures = plan_pictures(recipe, report)
+    quiet_libraries()
+    from finetune.training.signals import StoppedEarlyError
+    from finetune.training.trainer import train
+
+    listener = choose_listener(as_json=arguments.json)
+    try:
+        result = train(recipe, pictures, resume=arguments.resume, listeners=[listener])
+    except StoppedEarlyError as stopped:
+        print("Stopped before the first step; there was nothing to save.", file=sys.stderr)
+        return int(stopped.args[0])
+    finally:
+        listener.close()
+    if arguments.json:
+        print_json(summary(result))
+    else:
+        print(closing_words(recipe, result))
+    return result.exit_code
+
+
+def require_free_folder(recipe: "Recipe", *, resume: bool) -> None:
+    """Refuse a folder that holds a run, or with --resume one that does not, before anything slow happens.
+
+    Raises:
+        RecipeError: with what to type instead.
+    """
+    from finetune.errors import RecipeError
+    from finetune.run.folder import RunFolder
+
+    path = Path(recipe.output_dir).expanduser() / recipe.name
+    if resume:
+        RunFolder.open(path)
+    elif RunFolder(path).holds_run():
+        raise RecipeError(
+            f"{path} already holds a run. Go on with it: --resume. Start another beside it: name={recipe.name}-2"
+        )
+
+
+def summary(result: "TrainResult") -> dict[str, Any]:
+    """Return what a program wants to know of a run that has ended."""
+    return {
+        "run": str(result.run.path),
+        "finished": result.finished,
+        "exports": [str(path) for path in result.exports],
+        "previews": str(result.run.previews),
+    }
+
+
+def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
+    """Say where the files lie and what to type next."""
+    if not result.finished:
+        return f"\nStopped and saved. Go on with:\n  atelier train {result.run.recipe} --resume"
+    walls = sorted(result.run.previews.glob("step-*/wall.png"))
+    lines = ["", "Done.", "  file      " + "\n            ".join(str(path) for path in result.exports)]
+    if walls:
+        lines.append(f"  previews  {walls[-1]}")
+    lines.append(f"  run       {result.run.path}")
+    if recipe.model.kind == "miniature":
+        lines += [
+            "",
+            "The embedded miniature has random weights for now: it shows that everything works, not what SDXL draws.",
+        ]
+    prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
+    lines += [
+        "",
+        "Next:",
+        f'  atelier generate {result.run.path} --prompt "{prompt}" --out pictures',
+        f"  atelier export {result.run.path} --format diffusers",
+        "  atelier recipes list",
+    ]
+    return "\n".join(lines)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice off the terminal; their errors still show."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")

@@ -1,0 +1,138 @@
+"""Export a run: what was trained, from its parameters, and what is known about it, from its folder."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import finetune
+from finetune.adapters.trained import trained_modules
+from finetune.export.keys import UNetLayout
+from finetune.export.metadata import ExportFacts, build_metadata
+from finetune.export.registry import export_adapter
+from finetune.recipe import Recipe, dump_recipe
+from finetune.recipe.schema import FolderModel, GeneratedBuckets, HubModel, SingleFileModel
+from finetune.run.events import read_events
+from finetune.run.folder import RunFolder
+from imagesets.manifest import read_manifest
+
+
+def export_run(
+    run: RunFolder, recipe: Recipe, parameters: Mapping[str, Tensor], step: int, unet_config: Mapping[str, Any]
+) -> tuple[Path, ...]:
+    """Write the adapter after `step` optimizer steps in the recipe's formats under the run's `exports`.
+
+    Args:
+        run: the run's folder, with its manifest and events.
+        recipe: the resolved recipe.
+        parameters: the trainable parameters as a checkpoint names them.
+        step: how many optimizer steps they have had; files of an unfinished run carry it in their name.
+        unet_config: the U-Net's configuration, from which the original layout's names follow.
+    """
+    modules = trained_modules(parameters, recipe.adapter)
+    metadata = build_metadata(run_facts(run, recipe, step), modules, recipe.export.metadata)
+    name = recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
+    written = export_adapter(
+        modules,
+        run.exports,
+        name,
+        formats=recipe.export.formats,
+        precision=recipe.export.precision,
+        layout=UNetLayout.from_config(unet_config),
+        metadata=metadata,
+        expected=Counter(module.component for module in modules),
+    )
+    return tuple(path for paths in written.values() for path in paths)
+
+
+def run_facts(run: RunFolder, recipe: Recipe, step: int) -> ExportFacts:
+    """Gather what is known about a run from its recipe, manifest and events."""
+    lines = read_manifest(run.manifest)
+    num_images = sum(line["repeats"] for line in lines)
+    steps_per_epoch = max(1, -(-num_images // recipe.training.global_batch_size))
+    adapter, training = recipe.adapter, recipe.training
+    encoders = [section for section in (adapter.text_encoder, adapter.text_encoder_2) if section is not None]
+    triggers = [source.trigger for source in recipe.data.sources if source.trigger]
+    started = [event["time"] for event in read_events(run.events)[0] if event["kind"] == "run_started"]
+    return ExportFacts(
+        name=recipe.name,
+        recipe=dump_recipe(recipe),
+        title=recipe.export.title,
+        author=recipe.export.author,
+        license=recipe.export.license,
+        trigger=", ".join(triggers),
+        base_model=_model_name(recipe),
+        prediction_type="v_prediction" if training.objective.prediction_type == "v_prediction" else "epsilon",
+        resolution=_resolution(recipe),
+        bucket_counts=_bucket_counts(lines),
+        tag_frequency=_tag_frequency(lines),
+        folders=_folders(lines),
+        num_images=num_images,
+        steps=step,
+        max_steps=training.steps,
+        epoch=-(-step // steps_per_epoch),
+        num_epochs=-(-training.steps // steps_per_epoch),
+        micro_batch_size=training.micro_batch_size,
+        global_batch_size=training.global_batch_size,
+        gradient_checkpointing=training.gradient_checkpointing,
+        unet_learning_rate=None if adapter.unet is None else adapter.unet.learning_rate,
+        text_encoder_learning_rates=tuple(encoder.learning_rate for encoder in encoders),
+        optimizer=training.optimizer.kind,
+        lr_schedule=training.lr_schedule.kind,
+        warmup_steps=training.lr_schedule.warmup_steps,
+        max_grad_norm=training.max_grad_norm,
+        caption_dropout=training.caption_dropout,
+        precision=training.precision,
+        seed=recipe.seed,
+        snr_gamma=training.objective.snr_gamma,
+        noise_offset=training.objective.noise_offset,
+        zero_terminal_snr=training.objective.zero_terminal_snr,
+        started_at=min(started, default=None),
+        finished_at=time.time(),
+        version=finetune.__version__,
+    )
+
+
+def _model_name(recipe: Recipe) -> str:
+    match recipe.model:
+        case HubModel(id=name):
+            return name
+        case FolderModel(path=path) | SingleFileModel(path=path):
+            return Path(path).name
+        case _:
+            return "miniature"
+
+
+def _resolution(recipe: Recipe) -> tuple[int, int]:
+    buckets = recipe.data.buckets
+    side = buckets.resolution if isinstance(buckets, GeneratedBuckets) else 1024
+    return (side, side)
+
+
+def _bucket_counts(lines: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
+    counts: Counter[tuple[int, int]] = Counter()
+    for line in lines:
+        height, width = line["bucket"]
+        counts[height, width] += line["repeats"]
+    return dict(counts)
+
+
+def _tag_frequency(lines: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count comma-separated tags by folder, as kohya does."""
+    tags: dict[str, Counter[str]] = {}
+    for line in lines:
+        counter = tags.setdefault(_folder(line), Counter())
+        counter.update(tag.strip().lower() for tag in line["caption"].split(",") if tag.strip())
+    return {folder: dict(counter) for folder, counter in tags.items()}
+
+
+def _folders(lines: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    pictures: Counter[str] = Counter(_folder(line) for line in lines)
+    return {_folder(line): (line["repeats"], pictures[_folder(line)]) for line in lines}
+
+
+def _folder(line: dict[str, Any]) -> str:
+    return str(line["source"])

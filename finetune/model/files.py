@@ -1,0 +1,219 @@
+"""Load the parts of an SDXL model, one at a time, from wherever they lie.
+
+A `ModelFiles` gives each part on its own, so that the text encoders can be loaded, used and let go before the U-Net
+is touched. Weights are memory-mapped in their own precision and converted only where another one is asked for.
+Four kinds: a diffusers folder, a hub id (its snapshot is such a folder), a single `.safetensors` checkpoint in the
+original layout, and the embedded miniature. Pickled checkpoints and code from model folders are refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from finetune.errors import RecipeError
+from finetune.model.fingerprint import fingerprint_files
+
+SDXL_VAE_SCALING = 0.13025
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes a model works in.
+
+    Attributes:
+        vae_factor: pixels a latent covers on a side: 8 for SDXL, 4 for the miniature.
+        unet_factor: what latent sides must be multiples of.
+        default_side: the side of the square picture the U-Net was made for, in pixels.
+        unet_config: the U-Net's configuration.
+    """
+
+    vae_factor: int
+    unet_factor: int
+    default_side: int
+    unet_config: dict[str, Any]
+
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths of pictures must be multiples of. Pipelines check for 8 whatever the VAE."""
+        return max(8, self.vae_factor * self.unet_factor)
+
+
+class ModelFiles(Protocol):
+    """The parts of a base or refiner model, each loaded when it is asked for."""
+
+    def identity(self) -> str:
+        """Return a short text that differs where the weights differ."""
+        ...
+
+    def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
+        """Return the frozen U-Net in `dtype`, on the CPU."""
+        ...
+
+    def load_vae(self, dtype: torch.dtype) -> AutoencoderKL:
+        """Return the frozen VAE in `dtype`, on the CPU."""
+        ...
+
+    def load_text_encoder(self, dtype: torch.dtype) -> CLIPTextModel | None:
+        """Return the frozen first encoder (ViT-L), or None for a refiner."""
+        ...
+
+    def load_text_encoder_2(self, dtype: torch.dtype) -> CLIPTextModelWithProjection:
+        """Return the frozen second encoder (bigG)."""
+        ...
+
+    def load_tokenizer(self) -> CLIPTokenizer | None:
+        """Return the first encoder's tokenizer, or None for a refiner."""
+        ...
+
+    def load_tokenizer_2(self) -> CLIPTokenizer:
+        """Return the second encoder's tokenizer."""
+        ...
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """Return the noise schedule's configuration as diffusers writes it."""
+        ...
+
+    def geometry(self) -> "Geometry":
+        """Return the sizes the model works in, without loading weights."""
+        ...
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """Return the pipeline's own settings (`force_zeros_for_empty_prompt`, `requires_aesthetics_score`)."""
+        ...
+
+
+class DiffusersFolder:
+    """A model as diffusers saves it: a folder a part, each with its configuration and safetensors weights."""
+
+    def __init__(self, root: Path, variant: str | None = None) -> None:
+        self.root = root
+        self.variant = variant
+        if not (root / "unet" / "config.json").is_file():
+            raise RecipeError(
+                f"{root} is no SDXL model as diffusers saves it: unet/config.json is missing. "
+                "Give the folder that holds model_index.json, or use `kind: single_file` for a .safetensors checkpoint."
+            )
+
+    def identity(self) -> str:
+        """Hash every weight file's header and size: enough to tell models apart without reading gigabytes."""
+        return fingerprint_files(self.root, sorted(self.root.glob("*/*.safetensors")))
+
+    def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
+        """Return the frozen U-Net in `dtype`, on the CPU, memory-mapped where the file has that precision."""
+        return frozen(self._load(UNet2DConditionModel, "unet", dtype))
+
+    def load_vae(self, dtype: torch.dtype) -> AutoencoderKL:
+        """Return the frozen VAE in `dtype`, on the CPU."""
+        return frozen(self._load(AutoencoderKL, "vae", dtype))
+
+    def load_text_encoder(self, dtype: torch.dtype) -> CLIPTextModel | None:
+        """Return the frozen first encoder, or None where the model has none."""
+        if not (self.root / "text_encoder" / "config.json").is_file():
+            return None
+        return frozen(self._load(CLIPTextModel, "text_encoder", dtype))
+
+    def load_text_encoder_2(self, dtype: torch.dtype) -> CLIPTextModelWithProjection:
+        """Return the frozen second encoder in `dtype`."""
+        return frozen(self._load(CLIPTextModelWithProjection, "text_encoder_2", dtype))
+
+    def load_tokenizer(self) -> CLIPTokenizer | None:
+        """Return the first tokenizer, or None where the model has none."""
+        if not (self.root / "tokenizer").is_dir():
+            return None
+        return CLIPTokenizer.from_pretrained(self.root / "tokenizer", local_files_only=True)
+
+    def load_tokenizer_2(self) -> CLIPTokenizer:
+        """Return the second tokenizer."""
+        return CLIPTokenizer.from_pretrained(self.root / "tokenizer_2", local_files_only=True)
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """Read scheduler/scheduler_config.json."""
+        return read_json(self.root / "scheduler" / "scheduler_config.json")
+
+    def geometry(self) -> "Geometry":
+        """Read the sizes from the configurations of the U-Net and the VAE."""
+        return read_geometry(self.root)
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """Read model_index.json."""
+        path = self.root / "model_index.json"
+        return read_json(path) if path.is_file() else {"force_zeros_for_empty_prompt": True}
+
+    def _load(self, model_class: Any, subfolder: str, dtype: torch.dtype) -> Any:
+        try:
+            return model_class.from_pretrained(
+                self.root,
+                subfolder=subfolder,
+                variant=self.variant,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=True,
+                **{"torch_dtype" if issubclass(model_class, (UNet2DConditionModel, AutoencoderKL)) else "dtype": dtype},
+            )
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"{self.root / subfolder} cannot be loaded: {_first_line(error)} "
+                "Safetensors weights are needed; a folder with only .bin or .ckpt files is refused, "
+                "and `variant: fp16` is needed where every file name ends in .fp16.safetensors."
+            ) from error
+
+
+def noise_scheduler(files: ModelFiles, *, zero_terminal_snr: bool = False) -> DDPMScheduler:
+    """Return the training schedule: the model's betas and prediction type, as discrete noise levels.
+
+    With `zero_terminal_snr` the betas are rescaled so that the last timestep is pure noise
+    (Lin et al. 2023, arXiv 2305.08891, algorithm 1), also where the model's own schedule does not say so.
+    """
+    kept = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type", "trained_betas",
+            "rescale_betas_zero_snr")  # fmt: skip
+    config = files.scheduler_config()
+    settings = {key: config[key] for key in kept if key in config}
+    if zero_terminal_snr:
+        settings["rescale_betas_zero_snr"] = True
+    return DDPMScheduler(**settings, clip_sample=False)
+
+
+def sampling_scheduler(files: ModelFiles) -> EulerDiscreteScheduler:
+    """Return the scheduler previews are drawn with: Euler on the model's own schedule."""
+    return EulerDiscreteScheduler.from_config(files.scheduler_config())
+
+
+def read_geometry(root: Path) -> Geometry:
+    """Read the sizes a model works in from its configurations."""
+    unet = read_json(root / "unet" / "config.json")
+    vae = read_json(root / "vae" / "config.json")
+    vae_factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    return Geometry(
+        vae_factor=vae_factor,
+        unet_factor=2 ** (len(unet["block_out_channels"]) - 1),
+        default_side=unet["sample_size"] * vae_factor,
+        unet_config=unet,
+    )
+
+
+def frozen(model: nn.Module) -> Any:
+    """Return the model in evaluation mode with no parameter that takes a gradient."""
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a model folder's JSON files.
+
+    Raises:
+        RecipeError: it is missing or no JSON.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}. Every diffusers model folder has this file.") from error
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

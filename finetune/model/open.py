@@ -1,0 +1,62 @@
+"""From a recipe's `model` or `refiner` section to the files behind it."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from finetune.errors import RecipeError
+from finetune.model.files import DiffusersFolder, ModelFiles
+from finetune.model.miniature import Miniature
+from finetune.model.single_file import SingleFile
+from finetune.recipe.schema import FolderModel, HubModel, MiniatureModel, SingleFileModel
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+def open_model(
+    model: MiniatureModel | HubModel | FolderModel | SingleFileModel, *, refiner: bool = False
+) -> ModelFiles:
+    """Find the model's files; a hub id is downloaded to the hub's cache, as the user named it.
+
+    Raises:
+        RecipeError: nothing there, not an SDXL model, or the hub cannot be reached and the cache does not hold it.
+    """
+    match model:
+        case MiniatureModel():
+            return Miniature(refiner=refiner)
+        case FolderModel(path=path, variant=variant):
+            return DiffusersFolder(_existing(path), variant)
+        case SingleFileModel(path=path, config=config):
+            return SingleFile(_existing(path), None if config is None else _existing(config))
+        case HubModel():
+            return DiffusersFolder(_download(model), model.variant)
+
+
+def _existing(path: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise RecipeError(f"{found.absolute()} does not exist. Give the path of the model, or a hub id with kind: hub.")
+    return found
+
+
+def _download(model: HubModel) -> Path:
+    ending = f".{model.variant}.safetensors" if model.variant else ".safetensors"
+    patterns = ["model_index.json", *(f"{part}/*.json" for part in _PARTS), *(f"{part}/*.txt" for part in _PARTS)]
+    patterns += [f"{part}/*{ending}" for part in _PARTS]
+    ignored = [] if model.variant else ["*/*.fp16.safetensors", "*/*.non_ema.safetensors"]
+    try:
+        return Path(
+            snapshot_download(model.id, revision=model.revision, allow_patterns=patterns, ignore_patterns=ignored)
+        )
+    except RepositoryNotFoundError as error:
+        raise RecipeError(
+            f"model.id: the hub has no model {model.id!r}, or it is private. "
+            "Check the name, or log in with `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise RecipeError(
+            f"model.id: {model.id!r} cannot be downloaded and is not in the hub's cache: "
+            f"{str(error).partition(chr(10))[0]} "
+            "Go online once, or give a folder or a single file."
+        ) from error

@@ -1,0 +1,171 @@
+"""A single `.safetensors` checkpoint in the original SDXL layout, read without the network.
+
+Its names (`model.diffusion_model.*`, `conditioner.embedders.*`, `first_stage_model.*`) are converted by diffusers. What
+such a file does not hold, the parts' configurations and the tokenizers, comes from the copies that ship with the kit
+or from a diffusers folder the recipe names.
+"""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from finetune.errors import RecipeError
+from finetune.model.files import Geometry, frozen, read_geometry, read_json
+from finetune.model.fingerprint import fingerprint_files
+
+_SHIPPED = Path(__file__).parent / "sdxl"
+_BASE_KEY = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+_REFINER_KEY = "conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias"
+
+
+class SingleFile:
+    """The parts of one `.safetensors` checkpoint, memory-mapped."""
+
+    def __init__(self, path: Path, config: Path | None = None) -> None:
+        self.path = path
+        names = _tensor_names(path)
+        if _BASE_KEY in names:
+            kind = "base"
+        elif _REFINER_KEY in names:
+            kind = "refiner"
+        else:
+            raise RecipeError(
+                f"{path} is no SDXL checkpoint in the original layout: {_BASE_KEY} is not in it. "
+                f"It holds {len(names)} tensors, the first named {min(names, default='(none)')!r}."
+            )
+        self.has_text_encoder = kind == "base"
+        self.v_prediction = "v_pred" in names
+        self.zero_terminal_snr = "ztsnr" in names
+        self.config = config or _SHIPPED / kind
+        self._has_own_config = config is not None
+
+    def identity(self) -> str:
+        """Hash the file's header, size and a sample of its weights."""
+        return fingerprint_files(self.path.parent, [self.path])
+
+    def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
+        """Return the frozen U-Net in `dtype`."""
+        return self._load(UNet2DConditionModel, "unet", "model.diffusion_model.", dtype)
+
+    def load_vae(self, dtype: torch.dtype) -> AutoencoderKL:
+        """Return the frozen VAE in `dtype`."""
+        return self._load(AutoencoderKL, "vae", "first_stage_model.", dtype)
+
+    def load_text_encoder(self, dtype: torch.dtype) -> CLIPTextModel | None:
+        """Return the frozen first encoder, or None for a refiner's file."""
+        return self._load_clip(CLIPTextModel, "text_encoder", dtype) if self.has_text_encoder else None
+
+    def load_text_encoder_2(self, dtype: torch.dtype) -> CLIPTextModelWithProjection:
+        """Return the frozen second encoder in `dtype`."""
+        return self._load_clip(CLIPTextModelWithProjection, "text_encoder_2", dtype)
+
+    def load_tokenizer(self) -> CLIPTokenizer | None:
+        """Return CLIP's tokenizer, padding with the end token, or None for a refiner's file."""
+        return self._tokenizer("tokenizer", "<|endoftext|>") if self.has_text_encoder else None
+
+    def load_tokenizer_2(self) -> CLIPTokenizer:
+        """Return CLIP's tokenizer, padding with '!' (id 0) as OpenCLIP does."""
+        return self._tokenizer("tokenizer_2", "!")
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """Return SDXL's schedule, with v-prediction and zero terminal SNR where the file's own markers say so."""
+        config = read_json(self.config / "scheduler" / "scheduler_config.json")
+        if self.v_prediction:
+            config["prediction_type"] = "v_prediction"
+        if self.zero_terminal_snr:
+            config["rescale_betas_zero_snr"] = True
+        return config
+
+    def geometry(self) -> Geometry:
+        """Read the sizes from the configurations."""
+        return read_geometry(self.config)
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """Return what the base or refiner pipeline of the original release is set to."""
+        return {
+            "force_zeros_for_empty_prompt": self.has_text_encoder,
+            "requires_aesthetics_score": not self.has_text_encoder,
+        }
+
+    def _load(self, model_class: Any, part: str, prefix: str, dtype: torch.dtype) -> Any:
+        model = model_class.from_single_file(
+            self._tensors(prefix),
+            config=str(self.config),
+            subfolder=part,
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+        return frozen(model)
+
+    def _load_clip(self, model_class: Any, part: str, dtype: torch.dtype) -> Any:
+        model = create_diffusers_clip_model_from_ldm(
+            model_class,
+            checkpoint=self._tensors("conditioner."),
+            subfolder=part,
+            config=str(self.config),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+        return frozen(model)
+
+    def _tensors(self, prefix: str) -> dict[str, Tensor]:
+        with safe_open(self.path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+
+    def _tokenizer(self, part: str, pad_token: str) -> CLIPTokenizer:
+        if self._has_own_config:
+            return CLIPTokenizer.from_pretrained(self.config / part, local_files_only=True)
+        return clip_tokenizer(pad_token)
+
+
+def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """Return CLIP's tokenizer with its vocabulary of 49,408 tokens.
+
+    The order of the vocabulary follows from the merges: the 256 byte characters, the same with an end-of-word mark,
+    one token a merge, then start and end of text (Radford et al. 2021, the released `bpe_simple_vocab_16e6`).
+    """
+    merges = gzip.decompress((_SHIPPED / "clip_merges.txt.gz").read_bytes()).decode("utf-8").split("\n")
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    characters = _byte_characters()
+    tokens = [
+        *characters,
+        *(character + "</w>" for character in characters),
+        *(left + right for left, right in pairs),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=pairs,
+        pad_token=pad_token,
+        model_max_length=77,
+    )
+
+
+def _byte_characters() -> list[str]:
+    """Return the printable character each byte is written as in a byte-level vocabulary, in vocabulary order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in set(printable)]
+    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
+
+
+def _tensor_names(path: Path) -> set[str]:
+    if path.suffix != ".safetensors":
+        raise RecipeError(
+            f"{path}: only .safetensors checkpoints are read; {path.suffix or 'a file without an ending'} may be a "
+            "pickle, which can run code. Convert it in the program it came from."
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return set(file.keys())
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path} does not exist. Give the path of a .safetensors checkpoint.") from error
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path} is not a readable .safetensors file: {error}. It may be cut short.") from error

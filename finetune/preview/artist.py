@@ -1,0 +1,141 @@
+"""The previews of a run: the same prompts and seeds each time, LoRA off once and on at intervals, base and refined.
+
+The refiner is in memory only for its part: it is opened, memory-mapped, used and let go.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from finetune.adapters.lora import lora_disabled
+from finetune.model.files import ModelFiles, sampling_scheduler
+from finetune.model.text import TextStack
+from finetune.model.vae import Pixels, decode_latents
+from finetune.preview.encode import encode_guidance
+from finetune.preview.requests import PictureRequest
+from finetune.preview.sampling import Guidance, Sampler, base_share
+from finetune.preview.wall import save_picture, save_wall
+from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner
+
+
+@dataclass
+class Artist:
+    """Draws a run's previews into its folder.
+
+    Attributes:
+        files: the base model.
+        refiner_files: the refiner, or None.
+        refiner: how the refiner is used.
+        requests: what is drawn.
+        sampler: how it is drawn.
+        vae: decodes; on the U-Net's device, in a precision that does not overflow.
+        guidance: the requests encoded by the base's frozen encoders, or None where an encoder is being trained.
+        text: the base's encoders where one is being trained, else None.
+        refiner_guidance: the requests encoded by the refiner's own encoder.
+        weight_dtype: the refiner's precision.
+    """
+
+    files: ModelFiles
+    refiner_files: ModelFiles | None
+    refiner: EnsembleRefiner | ImageToImageRefiner
+    requests: Sequence[PictureRequest]
+    sampler: Sampler
+    vae: AutoencoderKL
+    guidance: list[Guidance] | None
+    text: TextStack | None
+    refiner_guidance: list[Guidance]
+    weight_dtype: torch.dtype
+    _untouched: dict[int, list[Pixels]] = field(default_factory=dict)
+
+    def draw(self, unet: UNet2DConditionModel, adapted: Sequence[nn.Module], folder: Path, step: int) -> list[Path]:
+        """Draw every request with the adapter on, and off the first time, and write the pictures and the wall.
+
+        Args:
+            unet: the base's U-Net with the adapter in it.
+            adapted: all models that have an adapter.
+            folder: where the pictures go.
+            step: optimizer steps done; at 0 the adapter changes nothing, so only 'LoRA off' is drawn.
+
+        Returns:
+            The files, the wall first.
+        """
+        was_training = [model for model in {unet, *adapted} if model.training]
+        for model in was_training:
+            model.eval()
+        try:
+            if not self._untouched:
+                with lora_disabled(adapted):
+                    self._untouched = dict(enumerate(self._draw_all(unet)))
+            columns = {"LoRA off": self._column(0)}
+            if self.refiner_files is not None:
+                columns["LoRA off + refiner"] = self._column(1)
+            if step > 0:
+                drawn = self._draw_all(unet)
+                columns["LoRA"] = [pictures[0] for pictures in drawn]
+                if self.refiner_files is not None:
+                    columns["LoRA + refiner"] = [pictures[1] for pictures in drawn]
+        finally:
+            for model in was_training:
+                model.train()
+        return self._write(columns, folder, step)
+
+    def _draw_all(self, unet: UNet2DConditionModel) -> list[list[Pixels]]:
+        """Return, for each request, the base's picture and, where there is a refiner, the refined one."""
+        guidance = self.guidance if self.text is None else encode_guidance(self.text, self.requests)
+        assert guidance is not None
+        scheduler = sampling_scheduler(self.files)
+        pictures, hand_over = [], []
+        for request, encoded in zip(self.requests, guidance, strict=True):
+            finished = self.sampler.base_latents(unet, self.vae, scheduler, request, encoded)
+            pictures.append([decode_latents(self.vae, finished)[0]])
+            end = base_share(self.refiner) if self.refiner_files is not None else None
+            hand_over.append(
+                finished if end is None
+                else self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, denoising_end=end)
+            )  # fmt: skip
+        if self.refiner_files is not None:
+            for row, refined in zip(pictures, self._refine_all(self.refiner_files, hand_over), strict=True):
+                row.append(refined)
+        return pictures
+
+    def _refine_all(self, files: ModelFiles, hand_over: Sequence[Tensor]) -> list[Pixels]:
+        unet = files.load_unet(self.weight_dtype).to(hand_over[0].device)
+        scheduler = sampling_scheduler(files)
+        return [
+            decode_latents(
+                self.vae,
+                self.sampler.refined_latents(unet, self.vae, scheduler, request, encoded, latents, self.refiner),
+            )[0]
+            for request, encoded, latents in zip(self.requests, self.refiner_guidance, hand_over, strict=True)
+        ]
+
+    def _column(self, index: int) -> list[Pixels]:
+        return [pictures[index] for pictures in self._untouched.values()]
+
+    def _write(self, columns: dict[str, list[Pixels]], folder: Path, step: int) -> list[Path]:
+        paths = [folder / "wall.png"]
+        for title, pictures in columns.items():
+            stem = title.lower().replace(" + ", "-").replace(" ", "-")
+            for index, (request, pixels) in enumerate(zip(self.requests, pictures, strict=True)):
+                path = folder / f"{index + 1:02d}-{stem}.png"
+                save_picture(path, pixels, self._settings(request, title, step))
+                paths.append(path)
+        rows = [
+            (request.prompt, [pictures[index] for pictures in columns.values()])
+            for index, request in enumerate(self.requests)
+        ]
+        save_wall(paths[0], rows, list(columns))
+        return paths
+
+    def _settings(self, request: PictureRequest, title: str, step: int) -> dict[str, Any]:
+        settings: dict[str, Any] = {**asdict(request), "drawn_with": title, "step": step}
+        settings["num_inference_steps"] = self.sampler.num_inference_steps
+        settings["guidance_scale"] = self.sampler.guidance_scale
+        if "refiner" in title:
+            settings["refiner"] = self.refiner.model_dump(mode="json")
+        return settings

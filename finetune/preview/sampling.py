@@ -1,0 +1,131 @@
+"""One picture through base and refiner, in latents, with diffusers' own pipelines.
+
+Texts come in already encoded, so the encoders need not be in memory, and latents go out, so that the VAE can decode in
+a precision of its own. Two ways to use the refiner (Podell et al. 2023, section 2.5, and diffusers' `denoising_end`):
+as an ensemble of experts it takes the base's unfinished latents over; image to image it noises the finished ones again.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+
+from finetune.model.text import TextEmbeddings
+from finetune.preview.requests import PictureRequest
+from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A prompt and its negative, encoded by the model that will draw."""
+
+    positive: TextEmbeddings
+    negative: TextEmbeddings
+
+    def arguments(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the embeddings as diffusers' SDXL pipelines take them, in float32."""
+        positive, negative = self.positive.to(device, torch.float32), self.negative.to(device, torch.float32)
+        return {
+            "prompt_embeds": positive.prompt_embeds,
+            "pooled_prompt_embeds": positive.pooled_prompt_embeds,
+            "negative_prompt_embeds": negative.prompt_embeds,
+            "negative_pooled_prompt_embeds": negative.pooled_prompt_embeds,
+        }
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How pictures are drawn, the same for all of them.
+
+    Attributes:
+        num_inference_steps: denoising steps from pure noise to a picture.
+        guidance_scale: weight of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+        autocast: the precision the U-Nets run in; latents and embeddings stay float32.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    autocast: Autocast
+
+    @torch.no_grad()
+    def base_latents(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler: EulerDiscreteScheduler,
+        request: PictureRequest,
+        guidance: Guidance,
+        denoising_end: float | None = None,
+    ) -> Tensor:
+        """Draw latents with the base, (1, 4, h, w), scaled; unfinished where `denoising_end` is given."""
+        pipeline = StableDiffusionXLPipeline(
+            vae=vae, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
+            scheduler=EulerDiscreteScheduler.from_config(scheduler.config), add_watermarker=False,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        with self.autocast():
+            return pipeline(
+                **guidance.arguments(unet.device),
+                **request.conditioning(),
+                height=request.size[0],
+                width=request.size[1],
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                denoising_end=denoising_end,
+                generator=torch.Generator().manual_seed(request.seed),
+                output_type="latent",
+            ).images
+
+    @torch.no_grad()
+    def refined_latents(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler: EulerDiscreteScheduler,
+        request: PictureRequest,
+        guidance: Guidance,
+        latents: Tensor,
+        refiner: EnsembleRefiner | ImageToImageRefiner,
+    ) -> Tensor:
+        """Go on from the base's latents with the refiner's U-Net, (1, 4, h, w), scaled."""
+        pipeline = StableDiffusionXLImg2ImgPipeline(
+            vae=vae, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
+            scheduler=EulerDiscreteScheduler.from_config(scheduler.config),
+            requires_aesthetics_score=True, add_watermarker=False,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        share = (
+            {"denoising_start": refiner.switch_at}
+            if isinstance(refiner, EnsembleRefiner)
+            else {"strength": refiner.strength}
+        )
+        with self.autocast():
+            return pipeline(
+                **guidance.arguments(unet.device),
+                **request.conditioning(),
+                **share,
+                image=latents.to(unet.device),
+                aesthetic_score=refiner.aesthetic_score,
+                negative_aesthetic_score=refiner.negative_aesthetic_score,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                generator=torch.Generator().manual_seed(request.seed),
+                output_type="latent",
+            ).images
+
+
+def base_share(refiner: EnsembleRefiner | ImageToImageRefiner | None) -> float | None:
+    """Return where the base stops when a refiner takes its unfinished latents over, or None where it finishes."""
+    return refiner.switch_at if isinstance(refiner, EnsembleRefiner) else None

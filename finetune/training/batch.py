@@ -1,0 +1,57 @@
+"""One micro batch as the step takes it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+NUM_TIME_IDS = 6
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """What one forward pass is made from. Shapes are checked when it is made.
+
+    Attributes:
+        latents: (B, 4, h, w), float32, scaled.
+        prompt_embeds: (B, 77, width of both encoders).
+        pooled_prompt_embeds: (B, projection width).
+        add_time_ids: (B, 6), float32: original (h, w), crop (top, left), target (h, w). bf16 would turn 1366 into 1368.
+        sample_weights: (B,), float32: what each sample's loss counts in the optimizer step. They sum to 1 over a full
+            step; 0 marks a filler that keeps processes in step.
+        sample_names: (B,) names of the pictures, for messages.
+    """
+
+    latents: Tensor
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor
+    add_time_ids: Tensor
+    sample_weights: Tensor
+    sample_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        size = self.latents.shape[0]
+        shapes_fit = (
+            self.latents.ndim == 4
+            and self.prompt_embeds.ndim == 3
+            and self.prompt_embeds.shape[0] == size
+            and self.pooled_prompt_embeds.ndim == 2
+            and self.pooled_prompt_embeds.shape[0] == size
+            and self.add_time_ids.shape == (size, NUM_TIME_IDS)
+            and self.sample_weights.shape == (size,)
+            and len(self.sample_names) == size
+        )
+        assert shapes_fit, f"a batch whose parts do not fit: {self.shapes()}"
+        assert self.add_time_ids.dtype == torch.float32, "time ids lose whole numbers in lower precision"
+        assert self.latents.dtype == torch.float32, "latents are kept in float32 until noise is added"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return each tensor's shape by name."""
+        return {name: tuple(value.shape) for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> "TrainBatch":
+        """Return the batch on `device`."""
+        moved = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)

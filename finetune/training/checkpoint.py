@@ -1,0 +1,237 @@
+"""Checkpoints without pickle: whole or absent.
+
+    checkpoints/step-000500/
+      adapter.safetensors     the trainable parameters, by component and name
+      optimizer.safetensors   the optimizer's tensors, by parameter and key
+      state.json              step, the optimizer's plain numbers, the loss scale, versions
+      manifest.json           a sha256 of each of them, written last
+
+It is written beside its final name, flushed, hashed and renamed; an older one is removed only after the new one is
+whole. Loading checks every hash before anything is applied.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from finetune.errors import AtelierError
+from finetune.run.durable import disk_errors, fsync_path, rename, sha256_file, write_json
+
+ADAPTER_FILE = "adapter.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+MANIFEST_FILE = "manifest.json"
+FORMAT_VERSION = 1
+_PARTIAL_PREFIX = ".partial-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training state as read from the disk, checked, not yet applied.
+
+    Attributes:
+        step: optimizer steps done.
+        parameters: the trainable parameters by name.
+        optimizer: per parameter name, its state: tensors and plain numbers.
+        groups: per group name, the numbers and tensors the optimizer keeps there.
+        extra: what else the loop saved (loss scale, environment).
+    """
+
+    step: int
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, dict[str, Any]]
+    groups: dict[str, dict[str, Any]]
+    extra: dict[str, Any]
+
+
+class DamagedCheckpointError(AtelierError):
+    """A checkpoint's files are not what its manifest says."""
+
+
+def save_checkpoint(
+    folder: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, extra: Mapping[str, Any]
+) -> None:
+    """Write the training state after `step` optimizer steps as `folder`.
+
+    Raises:
+        DiskError: the disk is full or cannot be written; nothing that was whole is touched.
+    """
+    if folder.exists() and _is_whole(folder):
+        return  # a resumed run comes by again: the same step has the same bits
+    partial = folder.with_name(_PARTIAL_PREFIX + folder.name)
+    tensors, numbers = _split_state(parameters, optimizer)
+    with disk_errors(folder):
+        _remove(partial)
+        partial.mkdir(parents=True)
+        try:
+            _write_tensors(partial / ADAPTER_FILE, {name: value.detach() for name, value in parameters.items()})
+            _write_tensors(partial / OPTIMIZER_FILE, tensors)
+            state = {"format_version": FORMAT_VERSION, "step": step, "optimizer": numbers, "extra": dict(extra)}
+            write_json(partial / STATE_FILE, state)
+            hashes = {name: sha256_file(partial / name) for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE)}
+            write_json(partial / MANIFEST_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes})
+            fsync_path(partial)
+        except OSError:
+            _remove(partial)
+            raise
+        _remove(folder)
+        rename(partial, folder)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint after checking the hash of each of its files.
+
+    Raises:
+        DamagedCheckpointError: a file is missing, cut, or not the one that was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE):
+            if sha256_file(folder / name) != manifest["sha256"][name]:
+                raise DamagedCheckpointError(f"{folder / name} is not the file that was saved: its hash differs.")
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if state["step"] != manifest["step"] or state["format_version"] != FORMAT_VERSION:
+            raise DamagedCheckpointError(f"{folder}: its state does not belong to its manifest.")
+        parameters = safetensors.torch.load_file(folder / ADAPTER_FILE)
+        tensors = safetensors.torch.load_file(folder / OPTIMIZER_FILE)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error}") from error
+    return Checkpoint(
+        step=state["step"],
+        parameters=parameters,
+        optimizer=_join(state["optimizer"]["state"], tensors, "state"),
+        groups=_join(state["optimizer"]["groups"], tensors, "group"),
+        extra=state["extra"],
+    )
+
+
+def newest_whole_checkpoint(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that is whole, and a sentence for each newer one that is not."""
+    damaged = []
+    for folder in reversed(list_checkpoints(checkpoints)):
+        try:
+            return load_checkpoint(folder), damaged
+        except DamagedCheckpointError as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Return the folders that bear a checkpoint's name, oldest first."""
+    found = [path for path in checkpoints.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, and what an interrupted save left behind."""
+    for folder in list_checkpoints(checkpoints)[:-keep]:
+        _remove(folder)
+    for partial in checkpoints.glob(_PARTIAL_PREFIX + "*"):
+        _remove(partial)
+
+
+def apply_checkpoint(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+    """Put a checkpoint's numbers into the adapter and the optimizer.
+
+    Raises:
+        AtelierError: the adapter is another one than the checkpoint's.
+    """
+    if set(parameters) != set(checkpoint.parameters) or any(
+        parameter.shape != checkpoint.parameters[name].shape for name, parameter in parameters.items()
+    ):
+        raise AtelierError(
+            "the checkpoint's adapter has other modules or ranks than the recipe's. Resume with the run's own recipe."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(checkpoint.parameters[name])
+    for name, state in checkpoint.optimizer.items():
+        _restore_state(optimizer, parameters[name], state)
+    for group in optimizer.param_groups:
+        for key, value in checkpoint.groups.get(group["name"], {}).items():
+            group[key] = value.to(group["params"][0].device) if isinstance(value, Tensor) else value
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        load_checkpoint(folder)
+    except DamagedCheckpointError:
+        return False
+    return True
+
+
+def _restore_state(optimizer: Optimizer, parameter: nn.Parameter, state: dict[str, Any]) -> None:
+    optimizer.state[parameter] = {
+        key: value.to(parameter.device) if isinstance(value, Tensor) else value for key, value in state.items()
+    }
+
+
+def _split_state(
+    parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the optimizer's tensors under flat names, and its plain numbers."""
+    names = {parameter: name for name, parameter in parameters.items()}
+    tensors: dict[str, Tensor] = {}
+    state: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter, values in optimizer.state.items():
+        state[names[parameter]] = _take_numbers(values, f"state/{names[parameter]}", tensors)
+    for group in optimizer.param_groups:
+        kept = {key: value for key, value in group.items() if key not in {"params", "lr", "name"}}
+        groups[group["name"]] = _take_numbers(kept, f"group/{group['name']}", tensors)
+    return tensors, {"state": state, "groups": groups}
+
+
+def _take_numbers(values: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            tensors[f"{prefix}/{key}"] = value.detach()
+        elif isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+            numbers[key] = value
+    return numbers
+
+
+def _join(numbers: Mapping[str, dict[str, Any]], tensors: Mapping[str, Tensor], kind: str) -> dict[str, dict[str, Any]]:
+    joined = {name: dict(values) for name, values in numbers.items()}
+    for flat, tensor in tensors.items():
+        found_kind, _, rest = flat.partition("/")
+        if found_kind == kind:
+            name, _, key = rest.rpartition("/")
+            joined.setdefault(name, {})[key] = tensor
+    return joined
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # clone: safetensors refuses tensors that share memory, and optimizers share tables between parameters
+    separate = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    with disk_errors(path):
+        try:
+            safetensors.torch.save_file(separate, path)
+        except safetensors.SafetensorError as error:
+            raise _disk_error_in(error) from error
+        fsync_path(path)
+
+
+def _disk_error_in(error: Exception) -> Exception:
+    """Find the operating system's error number in safetensors' message: it has no errno of its own."""
+    text = str(error)
+    marker = "os error "
+    if marker in text:
+        number = int("".join(c for c in text.partition(marker)[2] if c.isdigit()))
+        return OSError(number, text)
+    return error
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

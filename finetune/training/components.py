@@ -1,0 +1,183 @@
+"""Load the models a run needs, in the order that keeps memory low: encoders, VAE, U-Net, each let go when done with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+
+from finetune.adapters.dropout import DropoutKey
+from finetune.adapters.lora import LoraSettings, inject_lora
+from finetune.adapters.trained import section_of
+from finetune.adapters.weights import Component
+from finetune.errors import DataError, RecipeError
+from finetune.model.files import Geometry, ModelFiles
+from finetune.model.text import TextStack
+from finetune.model.vae import LatentMoments, vae_dtype
+from finetune.preview.encode import encode_guidance
+from finetune.preview.requests import PictureRequest, resolve_request
+from finetune.preview.sampling import Guidance
+from finetune.recipe.schema import Adapter, Recipe
+from finetune.training.encode import LatentCache, LiveText, Progress, TextCache, latents_fit, picture_moments
+from finetune.training.groups import AdapterGroup
+from finetune.training.pictures import TrainingPictures
+from imagesets.framing import Frame
+from imagesets.scan import Sample
+
+
+@dataclass
+class EncodedText:
+    """What the text encoders have given, and the encoders themselves where they are trained.
+
+    Attributes:
+        source: a batch's embeddings.
+        stack: the encoders, or None where they have been let go.
+        guidance: the previews' prompts, or None where an encoder is trained and they change.
+    """
+
+    source: TextCache | LiveText
+    stack: TextStack | None
+    guidance: list[Guidance] | None
+
+
+class PictureEncoder:
+    """The VAE's latents for (picture, frame): cached, or encoded when asked for."""
+
+    def __init__(self, vae: AutoencoderKL, cache: LatentCache | None) -> None:
+        self.vae = vae
+        self._cache = cache
+
+    def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
+        """Return the moments of a picture in a frame."""
+        return picture_moments(self.vae, sample, frame) if self._cache is None else self._cache(sample, frame)
+
+
+def trains_text(adapter: Adapter) -> bool:
+    """Whether an adapter sits on a text encoder."""
+    return adapter.text_encoder is not None or adapter.text_encoder_2 is not None
+
+
+def encode_text(
+    recipe: Recipe,
+    files: ModelFiles,
+    captions: Sequence[str],
+    requests: Sequence[PictureRequest],
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress,
+) -> EncodedText:
+    """Encode all captions and prompts and let the encoders go, or keep them where they are trained."""
+    stack = TextStack.load(files, dtype, device)
+    if trains_text(recipe.adapter):
+        return EncodedText(LiveText(stack), stack, None)
+    return EncodedText(TextCache.build(stack, captions, progress), None, encode_guidance(stack, requests))
+
+
+def encode_refiner_text(
+    files: ModelFiles | None, requests: Sequence[PictureRequest], dtype: torch.dtype, device: torch.device
+) -> list[Guidance]:
+    """Encode the previews' prompts with the refiner's own encoder and let it go."""
+    if files is None or not requests:
+        return []
+    return encode_guidance(TextStack.load(files, dtype, device), requests)
+
+
+def encode_pictures(
+    recipe: Recipe,
+    files: ModelFiles,
+    pictures: TrainingPictures,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress,
+) -> PictureEncoder:
+    """Load the VAE and, where latents are cached, encode every picture.
+
+    Raises:
+        DataError: a bucket is not a multiple of what the VAE and the U-Net need.
+        RecipeError: caching was demanded and cannot be done.
+    """
+    vae = files.load_vae(vae_dtype(dtype, device)).to(device)
+    wish = recipe.training.cache_latents
+    if recipe.data.crop == "random":
+        if wish == "always":
+            raise RecipeError(
+                "training.cache_latents: got 'always', but data.crop=random cuts every picture anew each time. "
+                "Set data.crop=center, or training.cache_latents=auto"
+            )
+        return PictureEncoder(vae, None)
+    wanted = pictures.frames()
+    fits = latents_fit([frame for _, frame in wanted], files.geometry().vae_factor)
+    if wish == "never" or (wish == "auto" and not fits):
+        return PictureEncoder(vae, None)
+    cache = LatentCache()
+    cache.fill(vae, wanted, progress)
+    return PictureEncoder(vae, cache)
+
+
+def require_fitting_buckets(pictures: TrainingPictures, multiple: int) -> None:
+    """Stop where a bucket in use has a side the model cannot take.
+
+    Raises:
+        DataError: with the bucket and what to set.
+    """
+    for index in range(len(pictures.samples)):
+        bucket = pictures.bucket_of(index)
+        if any(side % multiple for side in bucket):
+            raise DataError(
+                f"bucket {bucket[0]} x {bucket[1]} (height x width): this model takes multiples of {multiple}. "
+                f"Set data.buckets.kind=generated data.buckets.step={max(multiple, 8)}"
+            )
+
+
+def resolve_requests(recipe: Recipe, geometry: Geometry) -> list[PictureRequest]:
+    """Return the previews' pictures with all sizes filled in."""
+    default = (geometry.default_side, geometry.default_side)
+    return [resolve_request(prompt, default, geometry.size_multiple) for prompt in recipe.preview.prompts]
+
+
+def attach_adapters(
+    recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None, key: DropoutKey
+) -> dict[str, AdapterGroup]:
+    """Put the recipe's adapters into the models and return them as groups, U-Net first."""
+    models: dict[Component, nn.Module | None] = {
+        "unet": unet,
+        "text_encoder": None if stack is None else stack.text_encoder,
+        "text_encoder_2": None if stack is None else stack.text_encoder_2,
+    }
+    key.seed = recipe.seed
+    groups = {}
+    for component, model in models.items():
+        section = section_of(recipe.adapter, component)
+        if section is None:
+            continue
+        if model is None:
+            raise RecipeError(f"adapter.{component}: this model has no such encoder. Leave it out")
+        settings = LoraSettings(
+            rank=section.rank,
+            alpha=float(section.rank) if section.alpha is None else section.alpha,
+            targets=section.targets,
+            dropout=section.dropout,
+            use_dora=recipe.adapter.use_dora,
+            use_rslora=recipe.adapter.use_rslora,
+        )
+        inject_lora(model, component, settings, recipe.seed, key)
+        groups[component] = AdapterGroup(component, model, section.learning_rate, section.stop_after_steps)
+    return groups
+
+
+def prepare_for_training(recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None) -> None:
+    """Switch training mode on where adapters are, and gradient checkpointing where the recipe asks for it.
+
+    The base has no dropout of its own, so training mode changes only LoRA's and checkpointing's behaviour.
+    """
+    unet.train()
+    encoders = [] if stack is None else [e for e in (stack.text_encoder, stack.text_encoder_2) if e is not None]
+    for encoder in encoders:
+        encoder.train()
+    if recipe.training.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        for encoder in encoders:
+            # transformers 5.2x renamed it; the older name warns there and is the only one before.
+            enable = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})

@@ -1,0 +1,96 @@
+"""From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
+
+from collections.abc import Sequence
+
+import imagesets
+from finetune.errors import DataError
+from finetune.recipe import Recipe, resolve_data_path
+from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, PaperBuckets, Source
+from finetune.training.pictures import Size, TrainingPictures
+from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
+from imagesets.scan import ScanReport, scan_sources
+
+_REASONS_SHOWN = 20
+
+
+def scan_pictures(recipe: Recipe) -> ScanReport:
+    """Read and check every picture and caption the recipe names.
+
+    Raises:
+        DataError: a source cannot be read at all.
+    """
+    data = recipe.data
+    try:
+        return scan_sources(
+            [_source(source) for source in data.sources],
+            background=data.background,
+            max_pixels=round(data.max_megapixels * 1_000_000),
+        )
+    except imagesets.SourceError as error:
+        raise DataError(str(error)) from error
+
+
+def require_usable(report: ScanReport, on_bad_image: str) -> None:
+    """Stop where a picture cannot be used and the recipe does not say `skip`.
+
+    Raises:
+        DataError: naming each bad picture with its reason.
+    """
+    if report.bad and on_bad_image == "stop":
+        lines = [f"  {bad.name}: {bad.reason}" for bad in report.bad[:_REASONS_SHOWN]]
+        if len(report.bad) > _REASONS_SHOWN:
+            lines.append(f"  … and {len(report.bad) - _REASONS_SHOWN} more: atelier check lists them all")
+        raise DataError(
+            f"{len(report.bad)} of {len(report.bad) + len(report.samples)} pictures cannot be used:\n"
+            + "\n".join(lines)
+            + "\nMend or remove them, or train without them: data.on_bad_image=skip"
+        )
+    if not report.samples:
+        raise DataError("no picture can be used. Give a folder with JPEG, PNG or WebP files: data.sources.0.path=…")
+
+
+def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
+    """Assign buckets and set the order of training."""
+    return TrainingPictures(
+        samples=report.samples,
+        buckets=bucket_sizes(recipe.data.buckets),
+        crop=recipe.data.crop,
+        flip_probability=recipe.data.flip_probability,
+        caption_dropout=recipe.training.caption_dropout,
+        micro_batch_size=recipe.training.micro_batch_size,
+        batches_per_step=recipe.training.global_batch_size // recipe.training.micro_batch_size,
+        seed=recipe.seed,
+    )
+
+
+def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
+    """Return the (height, width) of every bucket a recipe allows."""
+    match buckets:
+        case PaperBuckets():
+            return PAPER_BUCKETS
+        case GeneratedBuckets():
+            return generated_buckets(buckets.resolution, buckets.step, buckets.max_aspect)
+        case _:
+            return symmetric_buckets()
+
+
+def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
+    if isinstance(source, FolderSource):
+        return imagesets.FolderSource(
+            path=resolve_data_path(source.path),
+            recursive=source.recursive,
+            captions=source.captions,
+            caption_extension=source.caption_extension,
+            repeats=source.repeats,
+            trigger=source.trigger,
+        )
+    return imagesets.HuggingFaceSource(
+        name=source.name,
+        config_name=source.config_name,
+        revision=source.revision,
+        split=source.split,
+        image_column=source.image_column,
+        caption_column=source.caption_column,
+        repeats=source.repeats,
+        trigger=source.trigger,
+    )

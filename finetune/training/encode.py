@@ -1,0 +1,111 @@
+"""The frozen models' outputs, computed before training so that their weights can leave memory.
+
+Latents are addressed by content: the picture's hash, its frame, the VAE. They are kept in memory here; a store on disk
+needs only the same key. Text is addressed by the caption as it is encoded.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import psutil
+import torch
+from diffusers import AutoencoderKL
+
+from finetune.errors import DivergedError
+from finetune.model.text import TextEmbeddings, TextStack
+from finetune.model.vae import LatentMoments, encode_moments
+from imagesets.framing import Frame
+from imagesets.scan import Sample
+
+MEMORY_SHARE = 0.25
+"""What part of the memory that is free now cached latents may take under `cache_latents: auto`."""
+
+BYTES_PER_LATENT = 2 * 4 * 4
+"""Mean and standard deviation, four channels, float32."""
+
+Progress = Callable[[int, int], None]
+"""(done, total), called as a stage goes on; it may raise to stop the stage."""
+
+
+def picture_moments(vae: AutoencoderKL, sample: Sample, frame: Frame) -> LatentMoments:
+    """Read a picture, cut it to its frame and encode it.
+
+    Raises:
+        DivergedError: the VAE gives a number that is not finite, with the picture's name.
+    """
+    moments = encode_moments(vae, sample.render(frame))
+    if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
+        raise DivergedError(
+            f"{sample.name}: the VAE encodes this picture to numbers that are not finite ({vae.dtype}). "
+            "Nothing was trained on it. Look at the picture, or remove it."
+        )
+    return moments
+
+
+class LatentCache:
+    """Posterior moments by picture and frame, in memory."""
+
+    def __init__(self) -> None:
+        self._moments: dict[tuple[str, Frame], LatentMoments] = {}
+
+    def fill(self, vae: AutoencoderKL, wanted: Sequence[tuple[Sample, Frame]], progress: Progress) -> None:
+        """Encode what is not there yet. The same picture and frame are encoded once."""
+        for done, (sample, frame) in enumerate(wanted):
+            progress(done, len(wanted))
+            key = (sample.sha256, frame)
+            if key not in self._moments:
+                self._moments[key] = picture_moments(vae, sample, frame)
+        progress(len(wanted), len(wanted))
+
+    def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
+        """Return the moments of a picture that `fill` has encoded."""
+        return self._moments[sample.sha256, frame]
+
+
+class TextCache:
+    """Embeddings by caption, in memory on the CPU, with those of 'no caption'."""
+
+    def __init__(self, empty: TextEmbeddings) -> None:
+        self._empty = empty
+        self._embeddings: dict[str, TextEmbeddings] = {}
+
+    @staticmethod
+    def build(stack: TextStack, captions: Iterable[str], progress: Progress) -> "TextCache":
+        """Encode every distinct caption once."""
+        cache = TextCache(stack.empty().to("cpu"))
+        distinct = sorted(set(captions))
+        for done, caption in enumerate(distinct):
+            progress(done, len(distinct))
+            cache._embeddings[caption] = stack.encode_frozen([caption])[0].to("cpu")
+        progress(len(distinct), len(distinct))
+        return cache
+
+    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
+        """Return the embeddings of a batch; None stands for a dropped caption."""
+        return TextEmbeddings.cat([
+            self._empty if caption is None else self._embeddings[caption] for caption in captions
+        ])  # fmt: skip
+
+
+class LiveText:
+    """Embeddings computed at every step, because an encoder is being trained."""
+
+    def __init__(self, stack: TextStack) -> None:
+        self._stack = stack
+        self._empty = stack.empty()
+
+    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
+        """Encode a batch with gradients; None stands for a dropped caption.
+
+        On the base a dropped caption is zeros, which no encoder has a part in.
+        """
+        encoded = self._stack.encode([caption or "" for caption in captions])
+        if not self._stack.zero_when_empty:
+            return encoded
+        kept = torch.tensor([caption is not None for caption in captions], device=encoded.prompt_embeds.device)
+        return TextEmbeddings(encoded.prompt_embeds * kept[:, None, None], encoded.pooled_prompt_embeds * kept[:, None])
+
+
+def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
+    """Whether the moments of all frames fit in the share of free memory that `auto` allows."""
+    pixels = sum(frame.target_size[0] * frame.target_size[1] for frame in frames)
+    return pixels // vae_factor**2 * BYTES_PER_LATENT <= MEMORY_SHARE * psutil.virtual_memory().available

@@ -1,0 +1,56 @@
+"""Gradients between backward and the optimizer: summed over processes, checked, clipped."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from finetune.errors import DivergedError
+
+_NAMES_SHOWN = 8
+
+
+def reduce_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
+    """Sum gradients over all processes, in one exchange.
+
+    A process that had no batch in a short last step takes part with zeros. The samples' weights already sum to one
+    over the whole step, so the sum is the step's gradient.
+    """
+    if accelerator.num_processes == 1:
+        return
+    flat = torch.cat([
+        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten()
+        for parameter in parameters
+    ])  # fmt: skip
+    summed = accelerator.reduce(flat, reduction="sum")
+    for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter).clone()
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the 2-norm over all gradients, (), float32; not finite if any gradient is not."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:
+    """Shorten all gradients by one factor where their norm is above `max_norm` (Pascanu et al. 2013)."""
+    torch.nn.utils.clip_grads_with_norm_(list(parameters), max_norm, norm)
+
+
+def require_finite(value: float, what: str, step: int, sample_names: Sequence[str]) -> None:
+    """Stop before the optimizer when a number is NaN or infinite.
+
+    Raises:
+        DivergedError: naming the step and the pictures it was computed from.
+    """
+    if value == value and abs(value) != float("inf"):
+        return
+    shown = ", ".join(sample_names[:_NAMES_SHOWN])
+    more = f" and {len(sample_names) - _NAMES_SHOWN} more" if len(sample_names) > _NAMES_SHOWN else ""
+    raise DivergedError(
+        f"step {step}: the {what} is {value}. Nothing was updated with it. The pictures of the batch: {shown}{more}. "
+        "Look at them; if they are sound, lower the learning rate, or train in bf16 or fp32. "
+        "The last checkpoint is whole: --resume goes on from it."
+    )

@@ -1,0 +1,260 @@
+"""The loop: batch, step, backward, finite?, clip, optimizer, schedule, events, commands, preview?, save?"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from finetune.adapters.dropout import DropoutKey
+from finetune.errors import DivergedError
+from finetune.model.text import TextEmbeddings
+from finetune.model.vae import LatentMoments
+from finetune.training.batch import TrainBatch
+from finetune.training.gradients import clip_gradients, gradient_norm, reduce_gradients, require_finite
+from finetune.training.groups import AdapterGroup, all_parameters
+from finetune.training.objective import Objective
+from finetune.training.pictures import PlannedSample, TrainingPictures
+from finetune.training.randomness import BatchGenerator
+from finetune.training.schedules import Schedule
+from finetune.training.step import train_step
+from imagesets.framing import Frame
+from imagesets.scan import Sample
+
+MAX_SKIPPED_STEPS = 20
+"""How many steps in a row the fp16 loss scale may skip before the run counts as diverged."""
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from: a cache, or encoders in training."""
+
+    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
+        """Return the embeddings of captions; None stands for a dropped one."""
+        ...
+
+
+@dataclass
+class TrainingState:
+    """Everything the loop works on. Only the adapters, the optimizer, the loss scale and `global_step` change."""
+
+    unet: UNet2DConditionModel
+    noise_scheduler: DDPMScheduler
+    objective: Objective
+    pictures: TrainingPictures
+    latents: Callable[[Sample, Frame], LatentMoments]
+    text: TextSource
+    vae_scaling_factor: float
+    groups: dict[str, AdapterGroup]
+    optimizer: Optimizer
+    schedule: Schedule
+    accelerator: Accelerator
+    autocast: Callable[[], AbstractContextManager[Any]]
+    scaler: torch.amp.GradScaler
+    dropout_key: DropoutKey
+    max_grad_norm: float | None
+    total_steps: int
+    seed: int
+    global_step: int = 0
+    skipped_in_a_row: int = 0
+    parameters: dict[str, nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = all_parameters(self.groups)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step says for the log.
+
+    Attributes:
+        loss: mean over the step's samples, after the objective's weighting.
+        timesteps: each local sample's noise level.
+        per_sample: each local sample's unweighted error.
+        num_samples: samples over all processes.
+        grad_norm: before clipping.
+        learning_rates: by group.
+        skipped: whether the fp16 loss scale skipped the update.
+        seconds: how long the step took.
+    """
+
+    loss: float
+    timesteps: list[int]
+    per_sample: list[float]
+    num_samples: int
+    grad_norm: float
+    learning_rates: dict[str, float]
+    skipped: bool
+    seconds: float
+
+
+class Hooks(Protocol):
+    """What happens around the steps: writing, drawing, listening."""
+
+    def after_step(self, state: TrainingState, report: StepReport) -> None:
+        """Write the step's event."""
+        ...
+
+    def carry_out_commands(self, state: TrainingState) -> None:
+        """Do what has been asked for since the last step."""
+        ...
+
+    def preview_if_due(self, state: TrainingState) -> None:
+        """Draw the previews at their interval."""
+        ...
+
+    def save_if_due(self, state: TrainingState) -> None:
+        """Save a checkpoint at its interval."""
+        ...
+
+    def should_stop(self, state: TrainingState) -> bool:
+        """Whether any process has been asked to stop."""
+        ...
+
+
+def training_loop(state: TrainingState, hooks: Hooks) -> bool:
+    """Train until the last step; return False where a stop was asked for before it."""
+    while state.global_step < state.total_steps:
+        report = optimizer_step(state)
+        hooks.after_step(state, report)
+        hooks.carry_out_commands(state)
+        hooks.preview_if_due(state)
+        hooks.save_if_due(state)
+        if hooks.should_stop(state):
+            return state.global_step == state.total_steps
+    return True
+
+
+def optimizer_step(state: TrainingState) -> StepReport:
+    """Take one optimizer step over all its micro batches and processes.
+
+    Raises:
+        DivergedError: a loss or the gradient is not finite; no parameter has changed.
+    """
+    started = time.perf_counter()
+    step = state.global_step + 1
+    batches = state.pictures.batches_of(step)
+    num_samples = sum(len(batch) for batch in batches)
+    names = [planned.sample.name for batch in batches for planned in batch]
+
+    losses = accumulate_gradients(state, step, batches)
+    drop_stopped_gradients(state, step)
+    parameters = list(state.parameters.values())
+    reduce_gradients(state.accelerator, parameters)
+    state.scaler.unscale_(state.optimizer)
+    norm = gradient_norm(parameters)
+    grad_norm = float(norm)
+    skipped = _skipped_by_scaler(state, grad_norm, step)
+    if not skipped:
+        require_finite(grad_norm, "gradient's norm", step, names)
+        if state.max_grad_norm is not None:
+            clip_gradients(parameters, norm, state.max_grad_norm)
+    learning_rates = set_learning_rates(state, step)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.global_step = step
+    return StepReport(
+        loss=_sum_over_processes(state.accelerator, sum(losses.weighted)) / num_samples,
+        timesteps=losses.timesteps,
+        per_sample=losses.per_sample,
+        num_samples=num_samples,
+        grad_norm=grad_norm,
+        learning_rates=learning_rates,
+        skipped=skipped,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass
+class SampleLosses:
+    """The local samples' errors and noise levels, in the order they were seen."""
+
+    weighted: list[float] = field(default_factory=list)
+    per_sample: list[float] = field(default_factory=list)
+    timesteps: list[int] = field(default_factory=list)
+
+
+def accumulate_gradients(state: TrainingState, step: int, batches: Sequence[tuple[PlannedSample, ...]]) -> SampleLosses:
+    """Run this process's share of the step's micro batches forward and backward.
+
+    Every sample's loss is divided by the nominal number of samples in a step, so each weighs the same however the
+    step is cut into micro batches, and a short last step moves the adapter by as much as it has samples.
+    """
+    losses = SampleLosses()
+    nominal = state.pictures.micro_batch_size * state.pictures.batches_per_step
+    rank, processes = state.accelerator.process_index, state.accelerator.num_processes
+    for index in range(rank, len(batches), processes):
+        planned = batches[index]
+        state.dropout_key.global_step, state.dropout_key.micro_batch = step, index
+        generator = BatchGenerator(state.seed, step, [sample.key for sample in planned])
+        with state.autocast():
+            batch = make_batch(state, planned, generator, 1.0 / nominal)
+            output = train_step(state.unet, state.noise_scheduler, state.objective, batch, generator)
+        weighted = output.weighted.tolist()
+        require_finite(sum(weighted), "loss", step, batch.sample_names)
+        state.scaler.scale(output.loss).backward()
+        losses.weighted += weighted
+        losses.per_sample += output.per_sample.tolist()
+        losses.timesteps += output.timesteps.tolist()
+    return losses
+
+
+def make_batch(
+    state: TrainingState, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float
+) -> TrainBatch:
+    """Collate one micro batch: latents drawn from their posteriors, captions encoded, time ids off the frames."""
+    moments = [state.latents(item.sample, item.frame) for item in planned]
+    noise = generator.normal("posterior", moments[0].mean.shape)  # (B, 4, h, w)
+    text = state.text.encode([item.caption for item in planned])
+    batch = TrainBatch(
+        latents=torch.stack([
+            moment.sample(drawn, state.vae_scaling_factor) for moment, drawn in zip(moments, noise, strict=True)
+        ]),
+        prompt_embeds=text.prompt_embeds,
+        pooled_prompt_embeds=text.pooled_prompt_embeds,
+        add_time_ids=torch.tensor([item.frame.add_time_ids() for item in planned], dtype=torch.float32),
+        sample_weights=torch.full((len(planned),), weight),
+        sample_names=tuple(item.sample.name for item in planned),
+    )  # fmt: skip
+    return batch.to(state.accelerator.device)
+
+
+def drop_stopped_gradients(state: TrainingState, step: int) -> None:
+    """Forget the gradients of adapters past their last step: the optimizer then leaves them as they are."""
+    for group in state.groups.values():
+        if not group.is_trained_at(step):
+            for parameter in group.parameters().values():
+                parameter.grad = None
+
+
+def set_learning_rates(state: TrainingState, step: int) -> dict[str, float]:
+    """Set each group's learning rate for optimizer step `step`, from 1, and return them by name."""
+    factor = state.schedule(step - 1)
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.groups[group["name"]].learning_rate * factor
+    return {group["name"]: group["lr"] for group in state.optimizer.param_groups}
+
+
+def _skipped_by_scaler(state: TrainingState, grad_norm: float, step: int) -> bool:
+    """Tell an fp16 overflow, which the loss scale mends by skipping, from a divergence."""
+    overflowed = state.scaler.is_enabled() and not torch.isfinite(torch.tensor(grad_norm))
+    state.skipped_in_a_row = state.skipped_in_a_row + 1 if overflowed else 0
+    if state.skipped_in_a_row > MAX_SKIPPED_STEPS:
+        raise DivergedError(
+            f"step {step}: gradients overflowed fp16 {state.skipped_in_a_row} times in a row, whatever the loss scale. "
+            "Train in bf16, or lower the learning rate."
+        )
+    return bool(overflowed)
+
+
+def _sum_over_processes(accelerator: Accelerator, value: float) -> float:
+    if accelerator.num_processes == 1:
+        return value
+    summed: Tensor = accelerator.reduce(torch.tensor(value, device=accelerator.device), reduction="sum")
+    return float(summed)

@@ -1,0 +1,63 @@
+"""The training step. Readable beside Podell et al. 2023 (arXiv 2307.01952)."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from finetune.training.batch import TrainBatch
+from finetune.training.objective import Objective
+from finetune.training.randomness import BatchGenerator
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one forward pass says.
+
+    Attributes:
+        loss: (), with its graph: the weighted errors times the samples' weights, summed.
+        per_sample: (B,), detached: each sample's mean squared error before any weighting.
+        weighted: (B,), detached: the same after the objective's weighting.
+        timesteps: (B,), the noise levels drawn.
+    """
+
+    loss: Tensor
+    per_sample: Tensor
+    weighted: Tensor
+    timesteps: Tensor
+
+
+def train_step(
+    unet: UNet2DConditionModel,
+    noise_scheduler: DDPMScheduler,
+    objective: Objective,
+    batch: TrainBatch,
+    generator: BatchGenerator,
+) -> StepOutput:
+    """Noise a batch of latents, let the U-Net predict, and measure its error. Changes nothing.
+
+    Everything random comes from `generator`, so equal arguments give equal bits. Inputs are float32; a lower precision
+    is the caller's autocast.
+    """
+    latents = batch.latents  # (B, 4, h, w)
+    noise = objective.noise(generator, latents)  # (B, 4, h, w)
+    timesteps = objective.timesteps(generator).to(latents.device)  # (B,)
+    noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+
+    model_pred = unet(
+        noisy_latents,
+        timesteps,
+        encoder_hidden_states=batch.prompt_embeds,
+        added_cond_kwargs={
+            "text_embeds": batch.pooled_prompt_embeds,
+            "time_ids": batch.add_time_ids,  # (B, 6), float32
+        },
+        return_dict=False,
+    )[0]
+
+    target = objective.target(noise_scheduler, latents, noise, timesteps)
+    per_sample = (model_pred.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
+    weighted = per_sample * objective.weights(noise_scheduler, timesteps)
+    loss = torch.dot(weighted, batch.sample_weights)
+    return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps)

@@ -1,0 +1,287 @@
+"""One run from a recipe and its pictures to exported files: everything around the loop, in the order it happens."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from finetune.adapters.dropout import DropoutKey
+from finetune.errors import OutOfMemoryError
+from finetune.export.run_export import export_run
+from finetune.model.files import noise_scheduler
+from finetune.model.open import open_model
+from finetune.model.precision import autocast_for, choose_device, choose_dtype
+from finetune.preview.artist import Artist
+from finetune.preview.sampling import Sampler
+from finetune.recipe import Recipe, dump_recipe
+from finetune.run.commands import discard_commands
+from finetune.run.durable import write_text
+from finetune.run.events import EventLog
+from finetune.run.folder import RunFolder
+from finetune.training.checkpoint import apply_checkpoint, newest_whole_checkpoint
+from finetune.training.components import (
+    attach_adapters,
+    encode_pictures,
+    encode_refiner_text,
+    encode_text,
+    prepare_for_training,
+    require_fitting_buckets,
+    resolve_requests,
+)
+from finetune.training.environment import differences, environment_of
+from finetune.training.groups import optimizer_groups
+from finetune.training.loop import TrainingState, training_loop
+from finetune.training.objective import build_objective
+from finetune.training.optimizers import build_optimizer, optimizer_kind
+from finetune.training.pictures import TrainingPictures
+from finetune.training.recorder import Follower, Listener, Recorder
+from finetune.training.resume import require_same_training
+from finetune.training.schedules import build_schedule
+from finetune.training.signals import StoppedEarlyError, StopRequest, stop_on_signals
+from finetune.training.tracking import tracker_listener
+from imagesets.manifest import manifest_text
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        run: its folder.
+        finished: whether the last step was taken.
+        exit_code: 0, or 130 or 143 where a signal stopped it.
+        exports: the files it wrote, where it finished.
+    """
+
+    run: RunFolder
+    finished: bool
+    exit_code: int
+    exports: tuple[Path, ...] = ()
+
+
+def train(
+    recipe: Recipe, pictures: TrainingPictures, *, resume: bool = False, listeners: Sequence[Listener] = ()
+) -> TrainResult:
+    """Train a recipe on its pictures into its run folder, or go on with what is there.
+
+    Raises:
+        AtelierError: whatever ends the run before its last step; the run folder says so too.
+    """
+    device = choose_device(recipe.training.device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    with stop_on_signals() as stop:
+        if not accelerator.is_main_process:
+            return _train_as_follower(recipe, pictures, accelerator, stop, resume=resume)
+        with _recording(recipe, accelerator, stop, listeners, resume=resume) as recorder:
+            state, artist = _assemble(recipe, pictures, accelerator, recorder, stop)
+            recorder.draw = _drawing(artist, state)
+            _restore(recorder, state, resume=resume)
+            return _run(recipe, pictures, state, recorder, stop)
+
+
+def _train_as_follower(
+    recipe: Recipe, pictures: TrainingPictures, accelerator: Accelerator, stop: StopRequest, *, resume: bool
+) -> TrainResult:
+    """Take part in another process's run without writing."""
+    run = RunFolder(Path(recipe.output_dir).expanduser() / recipe.name)
+    accelerator.wait_for_everyone()
+    state, _ = _assemble(recipe, pictures, accelerator, None, stop)
+    if resume:
+        checkpoint, _ = newest_whole_checkpoint(run.checkpoints)
+        if checkpoint is not None:
+            apply_checkpoint(checkpoint, state.parameters, state.optimizer)
+            state.global_step = checkpoint.step
+            state.scaler.load_state_dict(checkpoint.extra["scaler"])
+    finished = training_loop(state, Follower(stop))
+    return TrainResult(run, finished, stop.exit_code)
+
+
+@contextmanager
+def _recording(
+    recipe: Recipe, accelerator: Accelerator, stop: StopRequest, listeners: Sequence[Listener], *, resume: bool
+) -> Iterator[Recorder]:
+    """Open the run folder and its log; whatever happens inside ends up in the log as the run's end."""
+    path = Path(recipe.output_dir).expanduser() / recipe.name
+    run = RunFolder.open(path) if resume else RunFolder.create(path)
+    with run.lock():
+        changed = require_same_training(run, recipe) if resume else []
+        write_text(run.recipe, dump_recipe(recipe))
+        with EventLog(run.events) as log:
+            recorder = Recorder(
+                run=run,
+                log=log,
+                preview=recipe.preview,
+                checkpoint=recipe.checkpoint,
+                stop=stop,
+                environment=environment_of(accelerator.device, accelerator.num_processes),
+                listeners=[*listeners, *tracker_listener(recipe, run, accelerator)],
+            )
+            accelerator.wait_for_everyone()
+            with _ending_in_log(recorder):
+                for message in changed:
+                    recorder.warn(message)
+                for name in discard_commands(run, "left over from before this process started"):
+                    recorder.warn(f"commands/{name}: set aside: it was meant for an earlier process")
+                yield recorder
+
+
+@contextmanager
+def _ending_in_log(recorder: Recorder) -> Iterator[None]:
+    """Write a failure into the log before it goes on to the command line."""
+    try:
+        yield
+    except StoppedEarlyError:
+        recorder.emit("run_finished", status="stopped", message="stopped before the first step")
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        advice = (
+            "the card has too little memory for this recipe. Try, in this order: training.gradient_checkpointing=true, "
+            "training.micro_batch_size=1, a smaller adapter.unet.rank, data.buckets.kind=generated "
+            "data.buckets.resolution=768. The last checkpoint is whole: --resume goes on from it."
+        )
+        recorder.emit("run_finished", status="failed", message=advice)
+        raise OutOfMemoryError(advice) from error
+    except Exception as error:
+        recorder.emit("run_finished", status="failed", message=str(error) or type(error).__name__)
+        raise
+
+
+def _assemble(
+    recipe: Recipe,
+    pictures: TrainingPictures,
+    accelerator: Accelerator,
+    recorder: Recorder | None,
+    stop: StopRequest,
+) -> tuple[TrainingState, Artist | None]:
+    """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net."""
+    device = accelerator.device
+    dtype = choose_dtype(recipe.training.precision, device)
+    files = open_model(recipe.model)
+    refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
+    schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
+    objective = build_objective(recipe.training.objective, schedule)
+    geometry = files.geometry()
+    require_fitting_buckets(pictures, geometry.size_multiple)
+    requests = resolve_requests(recipe, geometry)
+
+    captions = [sample.caption for sample in pictures.samples]
+    progress = _stage(recorder, stop, "captions")
+    text = encode_text(recipe, files, captions, requests, dtype, device, progress)
+    refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
+    latents = encode_pictures(recipe, files, pictures, dtype, device, _stage(recorder, stop, "latents"))
+
+    _stage(recorder, stop, "U-Net")(0, 1)
+    unet = files.load_unet(dtype).to(device)
+    key = DropoutKey()
+    groups = attach_adapters(recipe, unet, text.stack, key)
+    prepare_for_training(recipe, unet, text.stack)
+    kind = optimizer_kind(recipe.training.optimizer, device)
+    state = TrainingState(
+        unet=unet,
+        noise_scheduler=schedule,
+        objective=objective,
+        pictures=pictures,
+        latents=latents,
+        text=text.source,
+        vae_scaling_factor=latents.vae.config.scaling_factor,
+        groups=groups,
+        optimizer=build_optimizer(kind, optimizer_groups(groups), recipe.training.optimizer),
+        schedule=build_schedule(recipe.training.lr_schedule, recipe.training.steps),
+        accelerator=accelerator,
+        autocast=autocast_for(dtype, device),
+        scaler=torch.amp.GradScaler(device.type, enabled=recipe.training.precision == "fp16"),
+        dropout_key=key,
+        max_grad_norm=recipe.training.max_grad_norm,
+        total_steps=recipe.training.steps,
+        seed=recipe.seed,
+    )
+    if not requests or recorder is None:
+        return state, None
+    artist = Artist(
+        files=files,
+        refiner_files=refiner_files,
+        refiner=recipe.preview.refiner,
+        requests=requests,
+        sampler=Sampler(recipe.preview.num_inference_steps, recipe.preview.guidance_scale, state.autocast),
+        vae=latents.vae,
+        guidance=text.guidance,
+        text=text.stack,
+        refiner_guidance=refiner_guidance,
+        weight_dtype=dtype,
+    )
+    return state, artist
+
+
+def _drawing(artist: Artist | None, state: TrainingState) -> Callable[[Path, int], Sequence[Path]] | None:
+    if artist is None:
+        return None
+    adapted = [group.model for group in state.groups.values()]
+    return lambda folder, step: artist.draw(state.unet, adapted, folder, step)
+
+
+def _restore(recorder: Recorder, state: TrainingState, *, resume: bool) -> None:
+    """Go back to the newest whole checkpoint, and say what is not as it was."""
+    checkpoint, damaged = newest_whole_checkpoint(recorder.run.checkpoints) if resume else (None, [])
+    recorder.emit(
+        "run_started",
+        name=recorder.run.path.name,
+        total_steps=state.total_steps,
+        resumed_from=None if checkpoint is None else checkpoint.step,
+        environment=recorder.environment,
+        steps_per_epoch=state.pictures.steps_per_epoch,
+        num_pictures=len(state.pictures.samples),
+        num_parameters=sum(parameter.numel() for parameter in state.parameters.values()),
+    )
+    for message in damaged:
+        recorder.warn(message + " An older checkpoint is used.")
+    if checkpoint is None:
+        if resume:
+            recorder.warn("there is no whole checkpoint; training starts from the first step")
+        return
+    apply_checkpoint(checkpoint, state.parameters, state.optimizer)
+    state.scaler.load_state_dict(checkpoint.extra["scaler"])
+    state.global_step = checkpoint.step
+    changed = differences(checkpoint.extra["environment"], recorder.environment)
+    if changed:
+        recorder.warn(
+            "this resume is compatible, but not equal bit for bit to a run without a break: " + "; ".join(changed)
+        )
+
+
+def _run(
+    recipe: Recipe, pictures: TrainingPictures, state: TrainingState, recorder: Recorder, stop: StopRequest
+) -> TrainResult:
+    """Train, then export."""
+    buckets = [pictures.bucket_of(index) for index in range(len(pictures.samples))]
+    write_text(recorder.run.manifest, manifest_text(pictures.samples, buckets))
+    if state.global_step == 0 and recipe.preview.at_start:
+        recorder.draw_previews(state)
+    recorder.emit("stage", step=state.global_step, name="train", done=state.global_step, total=state.total_steps)
+    finished = training_loop(state, recorder)
+    exports: tuple[Path, ...] = ()
+    if finished:
+        recorder.emit("stage", step=state.global_step, name="export", done=0, total=len(recipe.export.formats))
+        exports = export_run(recorder.run, recipe, state.parameters, state.global_step, state.unet.config)
+    recorder.emit(
+        "run_finished",
+        step=state.global_step,
+        status="finished" if finished else "stopped",
+        message="" if finished else f"stopped at step {state.global_step} of {state.total_steps}; --resume goes on",
+        exports=[path.relative_to(recorder.run.path).as_posix() for path in exports],
+    )
+    return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exports)
+
+
+def _stage(recorder: Recorder | None, stop: StopRequest, name: str) -> Callable[[int, int], None]:
+    """Return a progress callback that writes a stage's beginning and end, and leaves when a stop is asked for."""
+
+    def progress(done: int, total: int) -> None:
+        if stop:
+            raise StoppedEarlyError(stop.exit_code)
+        if recorder is not None and (done == 0 or done == total or done % 10 == 0):
+            recorder.emit("stage", name=name, done=done, total=total)
+
+    return progress
