@@ -1,15 +1,25 @@
-"""Everything about pictures: reading, captions, framing, buckets, epoch plans. Knows pixels, not diffusion."""
+"""Pictures for training: reading, captions, buckets, frames, epoch plans. It knows pixels, not diffusion.
 
-from imagesets.errors import ImagesetError, PictureError, SourceError
+Nothing in it imports torch, and Hugging Face's `datasets` is imported where a dataset is opened.
+
+    sources     where pictures come from          scan        reads and checks every picture and caption
+    buckets     the sizes to train at             framing     how a picture is resized, cut and mirrored
+    plan        the order of an epoch             randomness  draws as pure functions of a key
+    pictures    a file's bytes to upright RGB     manifest    one readable line a sample
+"""
+
+from imagesets.errors import CaptionError, ImagesetError, PictureError, SourceError
 from imagesets.framing import Frame, make_frame
-from imagesets.sources import FolderSource, HuggingFaceSource
+from imagesets.sources import FolderSource, HuggingFaceSource, Source
 
 __all__ = [
+    "CaptionError",
     "FolderSource",
     "Frame",
     "HuggingFaceSource",
     "ImagesetError",
     "PictureError",
+    "Source",
     "SourceError",
     "make_frame",
 ]

@@ -1,7 +1,7 @@
-"""Which sizes pictures are trained at, and which of them a picture takes. Sizes are (height, width)."""
+"""Which sizes pictures are trained at, and which of them a picture takes. Sizes are (height, width) in pixels."""
 
-import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 Size = tuple[int, int]
 
@@ -21,32 +21,48 @@ def symmetric_buckets() -> tuple[Size, ...]:
 
 
 def generated_buckets(resolution: int, step: int, max_aspect: float) -> tuple[Size, ...]:
-    """Return sizes of about `resolution`² pixels whose sides are multiples of `step`; with each size also its mirror.
+    """Return sizes of about `resolution`² pixels and at most that, with sides that are multiples of `step`.
 
-    For every height the widest width is taken that keeps the area at or under the square's.
+    They are the square, for every short side the longest long side that fits, for every long side the longest short
+    one, and the mirror of each.
+
+    Args:
+        resolution: side, in pixels, of the square whose area is kept to.
+        step: what every side is a multiple of; at most `resolution`.
+        max_aspect: long side over short side, at most; 1 or more.
+
+    Raises:
+        ValueError: no size fits.
     """
+    if not (1 <= step <= resolution and max_aspect >= 1.0):
+        raise ValueError(
+            f"no bucket fits resolution {resolution}, step {step}, max_aspect {max_aspect}: "
+            "step must be from 1 to the resolution, and max_aspect 1 or more"
+        )
     area = resolution * resolution
-    square = max(step, resolution // step * step)
-    sizes = {(square, square)}
-    for short in range(step, square + 1, step):
-        long = area // short // step * step
-        if long / short <= max_aspect:
-            sizes |= {(short, long), (long, short)}
-    return tuple(sorted(sizes))
+    square = resolution // step * step
+    pairs = {(square, square)}
+    pairs |= {(short, area // short // step * step) for short in range(step, square + 1, step)}
+    longest = max(long for _, long in pairs)
+    pairs |= {(area // long // step * step, long) for long in range(square, longest + 1, step)}
+    fitting = {(short, long) for short, long in pairs if short > 0 and short <= long <= max_aspect * short}
+    return tuple(sorted(fitting | {(long, short) for short, long in fitting}))
 
 
 def assign_bucket(size: Size, buckets: Sequence[Size]) -> Size:
-    """Return the bucket whose aspect is nearest on a logarithmic scale; of equals, the one with the larger area.
+    """Return the bucket whose aspect is nearest on a logarithmic scale.
 
     Distance in log aspect treats portrait and landscape alike: the bucket of a transposed size is the transposed
-    bucket, where the buckets have their mirrors.
+    bucket, where the buckets have their mirrors. It is compared in whole numbers, so that no rounding decides. Of
+    equally near ones the largest is taken, then the one nearest to a square, then the lower; the order of `buckets`
+    does not matter.
     """
-    aspect = math.log(size[0] / size[1])
     return min(
-        buckets,
-        key=lambda bucket: (
-            round(abs(math.log(bucket[0] / bucket[1]) - aspect), 9),
-            -bucket[0] * bucket[1],
-            abs(math.log(bucket[0] / bucket[1])),
-        ),
+        buckets, key=lambda bucket: (_ratio(size, bucket), -bucket[0] * bucket[1], abs(bucket[0] - bucket[1]), bucket)
     )
+
+
+def _ratio(size: Size, bucket: Size) -> Fraction:
+    """Return exp |log(aspect of size) - log(aspect of bucket)|, exactly: 1 where the aspects are equal."""
+    one, other = size[0] * bucket[1], size[1] * bucket[0]
+    return Fraction(max(one, other), min(one, other))

@@ -1,13 +1,23 @@
-"""What can be wrong with pictures and sources. The trainer turns these into its own messages and exit codes."""
+"""What can be wrong with pictures and where they come from. A caller turns these into its own family of errors.
+
+ImagesetError
+├── PictureError    one picture cannot be used; the message is the reason, without the picture's name
+├── CaptionError    one caption cannot be used; likewise
+└── SourceError     a whole source cannot be read; the message names it and says what to do
+"""
 
 
 class ImagesetError(Exception):
-    """The base of this package's errors."""
+    """Pictures or captions cannot be used as they are, and the message says why."""
 
 
 class PictureError(ImagesetError):
-    """One picture cannot be used; the message is the reason, without the picture's name."""
+    """One picture cannot be used. The message is a reason that reads well after the picture's name and a colon."""
+
+
+class CaptionError(ImagesetError):
+    """One picture's caption cannot be used. The message is a reason, as a `PictureError`'s is."""
 
 
 class SourceError(ImagesetError):
-    """A whole source cannot be read."""
+    """A whole source of pictures cannot be read. The message names the source and says what to do."""

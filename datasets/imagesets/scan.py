@@ -93,6 +93,7 @@ def scan_sources(
 
 
 def _scan_source(source: Source, background: Colour, max_pixels: int) -> list[Sample | BadPicture]:
+    read: Callable[[Entry], Callable[[], bytes]]
     if isinstance(source, FolderSource):
         title, entries, read = source.path.name, folder_entries(source), _file_reader
     else:

@@ -1,0 +1,115 @@
+"""Epoch plans: everything once, one bucket a batch, the same for every process, drawn anew each epoch."""
+
+import itertools
+from collections import Counter
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagesets.plan import Batch, Item, epoch_plan, optimizer_steps, process_share
+
+BUCKETS = [(1024, 1024), (832, 1216), (1216, 832)]
+SAMPLES = st.lists(st.tuples(st.sampled_from(BUCKETS), st.integers(1, 3)), max_size=40)
+
+
+def plan(
+    samples: list[tuple[tuple[int, int], int]], batch_size: int = 4, seed: int = 0, epoch: int = 0
+) -> tuple[Batch, ...]:
+    return epoch_plan(
+        [bucket for bucket, _ in samples], [repeats for _, repeats in samples], batch_size, seed=seed, epoch=epoch
+    )
+
+
+@given(SAMPLES, st.integers(1, 6), st.integers(0, 3), st.integers(0, 3))
+def test_every_item_stands_in_exactly_one_batch(
+    samples: list[tuple[tuple[int, int], int]], batch_size: int, seed: int, epoch: int
+) -> None:
+    seen = Counter(item for batch in plan(samples, batch_size, seed, epoch) for item in batch.items)
+    assert seen == Counter(Item(index, repeat) for index, (_, count) in enumerate(samples) for repeat in range(count))
+
+
+@given(SAMPLES, st.integers(1, 6))
+def test_a_batch_has_one_bucket_and_only_the_last_of_a_bucket_is_short(
+    samples: list[tuple[tuple[int, int], int]], batch_size: int
+) -> None:
+    batches = plan(samples, batch_size)
+    for batch in batches:
+        assert {samples[item.sample][0] for item in batch.items} == {batch.bucket}
+        assert 1 <= len(batch.items) <= batch_size
+    for bucket in BUCKETS:
+        lengths = sorted(len(batch.items) for batch in batches if batch.bucket == bucket)
+        items = sum(repeats for its_bucket, repeats in samples if its_bucket == bucket)
+        assert len(lengths) == ceil(items / batch_size)
+        assert all(length == batch_size for length in lengths[1:])
+
+
+@given(SAMPLES, st.integers(1, 6), st.integers(0, 3), st.integers(0, 3))
+def test_equal_arguments_give_equal_plans(
+    samples: list[tuple[tuple[int, int], int]], batch_size: int, seed: int, epoch: int
+) -> None:
+    assert plan(samples, batch_size, seed, epoch) == plan(samples, batch_size, seed, epoch)
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_who_is_together() -> None:
+    samples = [(bucket, 1) for bucket in BUCKETS * 8]
+    plans = [plan(samples, 4, seed, epoch) for seed in range(3) for epoch in range(3)]
+    for one, other in itertools.combinations(plans, 2):
+        assert one != other
+        assert {frozenset(batch.items) for batch in one} != {frozenset(batch.items) for batch in other}
+
+
+def test_buckets_are_mixed_over_the_epoch() -> None:
+    order = [batch.bucket for batch in plan([(bucket, 1) for bucket in BUCKETS * 32], 4)]
+    switches = sum(one != other for one, other in itertools.pairwise(order))
+    assert switches > len(BUCKETS) * 2  # sorted by bucket there would be two
+
+
+def test_a_short_batch_may_come_anywhere() -> None:
+    places = set()
+    for epoch in range(20):
+        lengths = [len(batch.items) for batch in plan([((64, 64), 1)] * 9, 4, epoch=epoch)]
+        assert sorted(lengths) == [1, 4, 4]
+        places.add(lengths.index(1))
+    assert places == {0, 1, 2}
+
+
+@given(SAMPLES, st.sampled_from([1, 2, 4]))
+def test_any_number_of_processes_sees_the_same_global_order(
+    samples: list[tuple[tuple[int, int], int]], num_processes: int
+) -> None:
+    whole = plan(samples)
+    shares = [process_share(whole, num_processes, index) for index in range(num_processes)]
+    rounds = itertools.zip_longest(*shares)
+    assert tuple(batch for together in rounds for batch in together if batch is not None) == whole
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(SAMPLES, st.sampled_from([1, 2, 4]))
+def test_a_step_holds_the_same_batches_for_any_number_of_processes(
+    samples: list[tuple[tuple[int, int], int]], num_processes: int
+) -> None:
+    for step in optimizer_steps(plan(samples, 1), 4):
+        shares = [process_share(step, num_processes, index) for index in range(num_processes)]
+        assert Counter(itertools.chain(*shares)) == Counter(step)
+
+
+@given(SAMPLES, st.integers(1, 5))
+def test_steps_are_slices_of_the_plan_and_the_last_takes_what_is_left(
+    samples: list[tuple[tuple[int, int], int]], batches_per_step: int
+) -> None:
+    batches = plan(samples, 2)
+    steps = optimizer_steps(batches, batches_per_step)
+    assert tuple(itertools.chain(*steps)) == batches
+    assert len(steps) == ceil(len(batches) / batches_per_step)
+    assert all(len(step) == batches_per_step for step in steps[:-1])
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size: got 0, needs 1 or more"):
+        epoch_plan([(64, 64)], [1], 0, 0, 0)
+    with pytest.raises(ValueError, match="process_index: got 2, needs 0 to 1"):
+        process_share((), 2, 2)
+    with pytest.raises(ValueError, match="zip"):
+        epoch_plan([(64, 64)], [1, 1], 1, 0, 0)
