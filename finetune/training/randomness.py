@@ -34,7 +34,7 @@ class BatchGenerator:
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """Return standard normal values, (B, *shape), float32."""
-        return torch.stack([torch.randn(*shape, generator=generator) for generator in self._generators(purpose)])
+        return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in self._generators(purpose)])
 
     def uniform(self, purpose: str) -> Tensor:
         """Return one value in [0, 1) a sample, (B,), float32."""

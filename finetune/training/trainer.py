@@ -76,7 +76,7 @@ def train(
         if not accelerator.is_main_process:
             return _train_as_follower(recipe, pictures, accelerator, stop, resume=resume)
         with _recording(recipe, accelerator, stop, listeners, resume=resume) as recorder:
-            state, artist = _assemble(recipe, pictures, accelerator, recorder, stop)
+            state, artist = assemble(recipe, pictures, accelerator, recorder, stop)
             recorder.draw = _drawing(artist, state)
             _restore(recorder, state, resume=resume)
             return _run(recipe, pictures, state, recorder, stop)
@@ -88,7 +88,7 @@ def _train_as_follower(
     """Take part in another process's run without writing."""
     run = RunFolder(Path(recipe.output_dir).expanduser() / recipe.name)
     accelerator.wait_for_everyone()
-    state, _ = _assemble(recipe, pictures, accelerator, None, stop)
+    state, _ = assemble(recipe, pictures, accelerator, None, stop)
     if resume:
         checkpoint, _ = newest_whole_checkpoint(run.checkpoints)
         if checkpoint is not None:
@@ -149,14 +149,17 @@ def _ending_in_log(recorder: Recorder) -> Iterator[None]:
         raise
 
 
-def _assemble(
+def assemble(
     recipe: Recipe,
     pictures: TrainingPictures,
     accelerator: Accelerator,
     recorder: Recorder | None,
     stop: StopRequest,
 ) -> tuple[TrainingState, Artist | None]:
-    """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net."""
+    """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net.
+
+    Without a recorder nothing is written anywhere, and there is no artist: only the main process draws.
+    """
     device = accelerator.device
     dtype = choose_dtype(recipe.training.precision, device)
     files = open_model(recipe.model)
