@@ -53,7 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint = find_checkpoint(run_folder, arguments.step)
     unet_config = open_model(recipe.model).geometry().unet_config
-    paths = export_run(run_folder, recipe, checkpoint.parameters, checkpoint.step, unet_config)
+    paths = export_run(
+        run_folder,
+        recipe,
+        checkpoint.parameters,
+        checkpoint.step,
+        unet_config=unet_config,
+        prediction_type=checkpoint.extra["prediction_type"],
+        expected=checkpoint.extra["num_modules"],
+    )
     if arguments.json:
         print_json({"step": checkpoint.step, "files": [str(path) for path in paths]})
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import finetune
 from finetune.adapters.trained import trained_modules
+from finetune.adapters.weights import Component
 from finetune.export.keys import UNetLayout
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
@@ -21,7 +22,14 @@ from imagesets.manifest import read_manifest
 
 
 def export_run(
-    run: RunFolder, recipe: Recipe, parameters: Mapping[str, Tensor], step: int, unet_config: Mapping[str, Any]
+    run: RunFolder,
+    recipe: Recipe,
+    parameters: Mapping[str, Tensor],
+    step: int,
+    *,
+    unet_config: Mapping[str, Any],
+    prediction_type: str,
+    expected: Mapping[Component, int],
 ) -> tuple[Path, ...]:
     """Write the adapter after `step` optimizer steps in the recipe's formats under the run's `exports`.
 
@@ -31,9 +39,11 @@ def export_run(
         parameters: the trainable parameters as a checkpoint names them.
         step: how many optimizer steps they have had; files of an unfinished run carry it in their name.
         unet_config: the U-Net's configuration, from which the original layout's names follow.
+        prediction_type: 'epsilon' or 'v_prediction', as trained.
+        expected: how many modules of each model were adapted; fewer or more in the file is a slip of ours.
     """
     modules = trained_modules(parameters, recipe.adapter)
-    metadata = build_metadata(run_facts(run, recipe, step), modules, recipe.export.metadata)
+    metadata = build_metadata(run_facts(run, recipe, step, prediction_type), modules, recipe.export.metadata)
     name = recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
     written = export_adapter(
         modules,
@@ -43,12 +53,12 @@ def export_run(
         precision=recipe.export.precision,
         layout=UNetLayout.from_config(unet_config),
         metadata=metadata,
-        expected=Counter(module.component for module in modules),
+        expected=expected,
     )
     return tuple(path for paths in written.values() for path in paths)
 
 
-def run_facts(run: RunFolder, recipe: Recipe, step: int) -> ExportFacts:
+def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str) -> ExportFacts:
     """Gather what is known about a run from its recipe, manifest and events."""
     lines = read_manifest(run.manifest)
     num_images = sum(line["repeats"] for line in lines)
@@ -65,7 +75,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int) -> ExportFacts:
         license=recipe.export.license,
         trigger=", ".join(triggers),
         base_model=_model_name(recipe),
-        prediction_type="v_prediction" if training.objective.prediction_type == "v_prediction" else "epsilon",
+        prediction_type="v_prediction" if prediction_type == "v_prediction" else "epsilon",
         resolution=_resolution(recipe),
         bucket_counts=_bucket_counts(lines),
         tag_frequency=_tag_frequency(lines),

@@ -90,14 +90,11 @@ class Artist:
         assert guidance is not None
         scheduler = sampling_scheduler(self.files)
         pictures, hand_over = [], []
+        end = base_share(self.refiner) if self.refiner_files is not None else None
         for request, encoded in zip(self.requests, guidance, strict=True):
-            finished = self.sampler.base_latents(unet, self.vae, scheduler, request, encoded)
-            pictures.append([decode_latents(self.vae, finished)[0]])
-            end = base_share(self.refiner) if self.refiner_files is not None else None
-            hand_over.append(
-                finished if end is None
-                else self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, denoising_end=end)
-            )  # fmt: skip
+            drawn = self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, end)
+            pictures.append([decode_latents(self.vae, drawn.finished)[0]])
+            hand_over.append(drawn.finished if drawn.unfinished is None else drawn.unfinished)
         if self.refiner_files is not None:
             for row, refined in zip(pictures, self._refine_all(self.refiner_files, hand_over), strict=True):
                 row.append(refined)

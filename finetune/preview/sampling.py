@@ -46,6 +46,19 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class BaseLatents:
+    """What the base has drawn, (1, 4, h, w), scaled.
+
+    Attributes:
+        finished: after the last step.
+        unfinished: where the refiner takes over, or None where nothing was to be handed over.
+    """
+
+    finished: Tensor
+    unfinished: Tensor | None
+
+
+@dataclass(frozen=True)
 class Sampler:
     """How pictures are drawn, the same for all of them.
 
@@ -68,25 +81,37 @@ class Sampler:
         request: PictureRequest,
         guidance: Guidance,
         denoising_end: float | None = None,
-    ) -> Tensor:
-        """Draw latents with the base, (1, 4, h, w), scaled; unfinished where `denoising_end` is given."""
+    ) -> BaseLatents:
+        """Draw latents with the base, finished and, where `denoising_end` is given, as they stood there.
+
+        The unfinished ones are what the pipeline itself returns for that `denoising_end`: its steps are the first of
+        the same schedule, so one pass gives both.
+        """
         pipeline = StableDiffusionXLPipeline(
             vae=vae, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
             scheduler=EulerDiscreteScheduler.from_config(scheduler.config), add_watermarker=False,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
+        unfinished: list[Tensor] = []
+
+        def keep(pipe: StableDiffusionXLPipeline, _index: int, timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+            if denoising_end is not None and timestep >= _cutoff(pipe.scheduler, denoising_end):
+                unfinished[:] = [values["latents"]]
+            return {}
+
         with self.autocast():
-            return pipeline(
+            finished = pipeline(
                 **guidance.arguments(unet.device),
                 **request.conditioning(),
                 height=request.size[0],
                 width=request.size[1],
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
-                denoising_end=denoising_end,
                 generator=torch.Generator().manual_seed(request.seed),
                 output_type="latent",
+                callback_on_step_end=keep,
             ).images
+        return BaseLatents(finished, unfinished[0] if unfinished else None)
 
     @torch.no_grad()
     def refined_latents(
@@ -124,6 +149,12 @@ class Sampler:
                 generator=torch.Generator().manual_seed(request.seed),
                 output_type="latent",
             ).images
+
+
+def _cutoff(scheduler: EulerDiscreteScheduler, denoising_end: float) -> int:
+    """Return the lowest timestep the base still draws, as diffusers' pipeline rounds it."""
+    num_train_timesteps: int = scheduler.config.num_train_timesteps
+    return round(num_train_timesteps - denoising_end * num_train_timesteps)
 
 
 def base_share(refiner: EnsembleRefiner | ImageToImageRefiner | None) -> float | None:

@@ -17,6 +17,8 @@ from finetune.recipe.shipped import recipes_folder, shipped_names, shipped_path
 from finetune.recipe.yaml_text import MAX_BYTES, Node, read_yaml
 
 MAX_FILES = 32
+RUN_RECIPE = "recipe.yaml"
+"""The resolved recipe in a run's folder, which stands for the run."""
 _YAML_ENDINGS = (".yaml", ".yml")
 
 
@@ -28,8 +30,10 @@ def find_recipe(reference: str, problems: list[Problem]) -> tuple[Path, str] | N
         return shipped, shown_path(shipped)
     path = Path(reference)
     try:
+        if (path / RUN_RECIPE).is_file():
+            return path / RUN_RECIPE, str(path / RUN_RECIPE)
         if path.is_dir():
-            problems.append(_problem_of_folder(path, reference))
+            problems.append(_problem_of_folder(reference))
             return None
         if path.exists():
             return path, reference
@@ -43,10 +47,9 @@ def find_recipe(reference: str, problems: list[Problem]) -> tuple[Path, str] | N
     return None
 
 
-def _problem_of_folder(path: Path, reference: str) -> Problem:
-    inside = path / "recipe.yaml"
-    guess = f"; did you mean {inside}?" if inside.is_file() else "; needs a recipe's file or a shipped name"
-    return Problem(f"recipe {shown(reference)}", "", f"is a folder{guess}")
+def _problem_of_folder(reference: str) -> Problem:
+    what = f"is a folder without {RUN_RECIPE}; needs a recipe's file, a run's folder or a shipped name"
+    return Problem(f"recipe {shown(reference)}", "", what)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """One micro batch as the step takes it."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class TrainBatch:
 
     def to(self, device: torch.device) -> "TrainBatch":
         """Return the batch on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)

@@ -116,7 +116,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def newest_whole_checkpoint(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that is whole, and a sentence for each newer one that is not."""
-    damaged = []
+    damaged: list[str] = []
     for folder in reversed(list_checkpoints(checkpoints)):
         try:
             return load_checkpoint(folder), damaged
@@ -179,7 +179,7 @@ def _split_state(
     parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the optimizer's tensors under flat names, and its plain numbers."""
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {}
     state: dict[str, dict[str, Any]] = {}
     groups: dict[str, dict[str, Any]] = {}

@@ -146,7 +146,7 @@ def attach_adapters(
         "text_encoder_2": None if stack is None else stack.text_encoder_2,
     }
     key.seed = recipe.seed
-    groups = {}
+    groups: dict[str, AdapterGroup] = {}
     for component, model in models.items():
         section = section_of(recipe.adapter, component)
         if section is None:

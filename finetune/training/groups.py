@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from finetune.adapters.lora import lora_parameters
+from finetune.adapters.lora import lora_layers, lora_parameters
 from finetune.adapters.weights import Component
 
 
@@ -29,6 +29,10 @@ class AdapterGroup:
     def is_trained_at(self, global_step: int) -> bool:
         """Whether optimizer step `global_step`, from 1, still changes it."""
         return self.stop_after_steps is None or global_step <= self.stop_after_steps
+
+    def num_modules(self) -> int:
+        """Count the adapted modules."""
+        return sum(1 for _ in lora_layers(self.model))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return its parameters under names that are unique over all groups."""

@@ -48,14 +48,26 @@ def adafactor(groups: ParameterGroups, settings: AdafactorOptimizer) -> Optimize
 
 
 def prodigy(groups: ParameterGroups, settings: ProdigyOptimizer) -> Optimizer:
-    """Build Prodigy, which finds the step size (Mishchenko & Defazio 2023, arXiv 2306.06101)."""
+    """Build Prodigy, which finds the step size (Mishchenko & Defazio 2023, arXiv 2306.06101).
+
+    Raises:
+        RecipeError: it is not installed, or the groups' learning rates differ: it finds one step size for all.
+    """
+    groups = list(groups)
+    if len({group["lr"] for group in groups}) > 1:
+        given = ", ".join(f"{group['name']} {group['lr']:g}" for group in groups)
+        wanted = " ".join(f"adapter.{group['name']}.learning_rate=1.0" for group in groups)
+        raise RecipeError(
+            f"training.optimizer.kind: prodigy finds one step size for all adapters and needs one learning rate; "
+            f"got {given}. Set {wanted}"
+        )
     try:
         from prodigyopt import Prodigy
     except ImportError as error:
         raise _missing("prodigy", "prodigyopt") from error
     with redirect_stdout(io.StringIO()):  # it prints a line as it is made; stdout is for results
         return Prodigy(
-            list(groups),
+            groups,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
             decouple=True,

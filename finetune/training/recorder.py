@@ -105,7 +105,12 @@ class Recorder:
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint, then remove the oldest beyond those that are kept."""
         folder = self.run.checkpoint(state.global_step)
-        extra = {"scaler": state.scaler.state_dict(), "environment": self.environment}
+        extra = {
+            "scaler": state.scaler.state_dict(),
+            "environment": self.environment,
+            "prediction_type": state.objective.prediction_type,
+            "num_modules": {group.component: group.num_modules() for group in state.groups.values()},
+        }
         save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra)
         remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep)
         self.emit("checkpoint", step=state.global_step, path=folder.relative_to(self.run.path).as_posix())

@@ -267,7 +267,15 @@ def _run(
     exports: tuple[Path, ...] = ()
     if finished:
         recorder.emit("stage", step=state.global_step, name="export", done=0, total=len(recipe.export.formats))
-        exports = export_run(recorder.run, recipe, state.parameters, state.global_step, state.unet.config)
+        exports = export_run(
+            recorder.run,
+            recipe,
+            state.parameters,
+            state.global_step,
+            unet_config=state.unet.config,
+            prediction_type=state.objective.prediction_type,
+            expected={group.component: group.num_modules() for group in state.groups.values()},
+        )
     recorder.emit(
         "run_finished",
         step=state.global_step,

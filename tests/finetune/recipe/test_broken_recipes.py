@@ -263,13 +263,10 @@ def test_files_that_are_no_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("latin.yaml").write_bytes(b"purpose: \xe9")
     Path("large.yaml").write_text("#" * ((1 << 20) + 1))
     Path("folder.yaml").mkdir()
-    Path("run").mkdir()
-    Path("run/recipe.yaml").write_text(BASE)
     expected = {
         "latin.yaml": "latin.yaml: is not UTF-8 text (byte 9)",
         "large.yaml": "large.yaml: has 1048577 bytes, a recipe at most 1048576",
-        "folder.yaml": "recipe 'folder.yaml': is a folder; needs a recipe's file or a shipped name",
-        "run": "recipe 'run': is a folder; did you mean run/recipe.yaml?",
+        "folder.yaml": "recipe 'folder.yaml': is a folder without recipe.yaml; needs a recipe's file",
         "stlye": "recipe 'stlye': no such file, and no recipe of that name ships. Did you mean 'style'? Shipped: ",
         "no/where.yaml": "recipe 'no/where.yaml': no such file. Shipped: ",
         "a\x00b": "recipe 'a\\x00b': no such file",
@@ -278,6 +275,11 @@ def test_files_that_are_no_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(RecipeProblems) as caught:
             load_recipe(reference)
         assert str(caught.value).startswith(words)
+
+
+def test_a_run_folder_stands_for_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(BASE)
+    assert load_recipe(str(tmp_path)) == load_recipe(str(tmp_path / "recipe.yaml"))
 
 
 def test_a_number_of_values_that_would_take_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
