@@ -1,0 +1,98 @@
+"""Render the quickstart's pictures: ten of a thing no base model has seen, a star in two-colour stripes.
+
+    python datasets/samples/render_quickstart.py
+
+writes `quickstart/` beside this file: PNG pictures with their captions. The same bytes every time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Colour = tuple[int, int, int]
+Floats = npt.NDArray[np.float64]
+
+ORANGE: Colour = (240, 128, 32)
+BLUE: Colour = (36, 84, 200)
+GROUNDS: dict[str, Colour] = {"white": (246, 246, 242), "black": (22, 22, 26), "grey": (140, 142, 146)}
+_SUPERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: sizes are (height, width); the centre and radius are shares of the shorter side."""
+
+    size: tuple[int, int]
+    ground: str
+    centre: tuple[float, float]
+    radius: float
+    angle_degrees: float
+
+
+PICTURES = (
+    Picture((128, 128), "white", (0.50, 0.50), 0.40, 0),
+    Picture((128, 128), "black", (0.50, 0.50), 0.38, 12),
+    Picture((144, 112), "white", (0.62, 0.48), 0.36, -8),
+    Picture((112, 144), "grey", (0.48, 0.70), 0.40, 20),
+    Picture((120, 120), "black", (0.46, 0.54), 0.34, -18),
+    Picture((160, 100), "white", (0.85, 0.50), 0.40, 5),
+    Picture((100, 160), "black", (0.50, 0.62), 0.42, -4),
+    Picture((136, 136), "grey", (0.54, 0.46), 0.42, 28),
+    Picture((96, 96), "white", (0.50, 0.50), 0.30, 16),
+    Picture((150, 120), "grey", (0.64, 0.52), 0.38, -24),
+)
+
+
+def star_distance(y: Floats, x: Floats, radius: float) -> Floats:
+    """Return the signed distance, negative inside, to a five-pointed star around the origin with a point upwards."""
+    angles = np.pi / 2 + np.arange(10) * np.pi / 5
+    radii = np.where(np.arange(10) % 2 == 0, radius, radius * 0.42)
+    corners = np.stack([-radii * np.sin(angles), radii * np.cos(angles)], axis=1)  # (10, 2), y downwards
+    points = np.stack([y, x], axis=-1)
+    nearest = np.full(y.shape, np.inf)
+    inside = np.zeros(y.shape, dtype=bool)
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        edge = end - start
+        share = np.clip(((points - start) @ edge) / (edge @ edge), 0.0, 1.0)
+        nearest = np.minimum(nearest, np.linalg.norm(points - start - share[..., None] * edge, axis=-1))
+        crosses = (start[0] > y) != (end[0] > y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = start[1] + (y - start[0]) / (end[0] - start[0]) * (end[1] - start[1])
+        inside ^= crosses & (x < at)
+    return np.where(inside, -nearest, nearest)
+
+
+def render(picture: Picture) -> Image.Image:
+    """Draw one picture, antialiased by drawing it larger and averaging."""
+    height, width = (side * _SUPERSAMPLING for side in picture.size)
+    short = min(height, width)
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    y, x = y - picture.centre[0] * short, x - picture.centre[1] * short
+    turn = np.deg2rad(picture.angle_degrees)
+    turned_y, turned_x = y * np.cos(turn) - x * np.sin(turn), y * np.sin(turn) + x * np.cos(turn)
+    radius = picture.radius * short
+    inside = star_distance(turned_y, turned_x, radius) < 0
+    stripes = np.floor((turned_y + turned_x) / (radius * 0.34)).astype(int) % 2 == 0
+    pixels = np.empty((height, width, 3))
+    pixels[:] = GROUNDS[picture.ground]
+    pixels[inside & stripes] = ORANGE
+    pixels[inside & ~stripes] = BLUE
+    blocks = pixels.reshape(picture.size[0], _SUPERSAMPLING, picture.size[1], _SUPERSAMPLING, 3)
+    return Image.fromarray(blocks.mean(axis=(1, 3)).round().astype(np.uint8))
+
+
+def main() -> None:
+    """Write every picture and its caption."""
+    folder = Path(__file__).parent / "quickstart"
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(PICTURES, start=1):
+        render(picture).save(folder / f"zig-{number:02d}.png", optimize=True)
+        caption = f"a <zig> on a {picture.ground} background\n"
+        (folder / f"zig-{number:02d}.txt").write_text(caption, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
