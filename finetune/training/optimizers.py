@@ -30,12 +30,12 @@ def adamw(groups: ParameterGroups, settings: AdamWOptimizer | AutoOptimizer) -> 
 
 def adamw8bit(groups: ParameterGroups, settings: AdamW8bitOptimizer | AutoOptimizer) -> Optimizer:
     """Build AdamW with block-wise 8-bit state (Dettmers et al. 2022, arXiv 2110.02861)."""
-    return _bitsandbytes("AdamW8bit", groups, settings)
+    return _bitsandbytes("adamw8bit", "AdamW8bit", groups, settings)
 
 
 def paged_adamw8bit(groups: ParameterGroups, settings: PagedAdamW8bitOptimizer) -> Optimizer:
     """Build the 8-bit AdamW whose state may leave the card."""
-    return _bitsandbytes("PagedAdamW8bit", groups, settings)
+    return _bitsandbytes("paged_adamw8bit", "PagedAdamW8bit", groups, settings)
 
 
 def adafactor(groups: ParameterGroups, settings: AdafactorOptimizer) -> Optimizer:
@@ -106,11 +106,11 @@ def build_optimizer(kind: str, groups: list[dict[str, Any]], settings: Any) -> O
     return OPTIMIZERS[kind](groups, settings)
 
 
-def _bitsandbytes(class_name: str, groups: ParameterGroups, settings: Any) -> Optimizer:
+def _bitsandbytes(kind: str, class_name: str, groups: ParameterGroups, settings: Any) -> Optimizer:
     try:
         import bitsandbytes.optim
     except ImportError as error:
-        raise _missing(class_name, "bitsandbytes") from error
+        raise _missing(kind, "bitsandbytes") from error
     return getattr(bitsandbytes.optim, class_name)(
         list(groups), betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
     )
