@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         SourceError: a line is not such an object, with its number.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")  # JSON may hold U+2028 and its like as they are
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
     captions: dict[str, str] = {}

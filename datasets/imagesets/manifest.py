@@ -32,4 +32,4 @@ def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:
     """Read a manifest's lines; sizes come back as [height, width]."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
