@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from imagesets.captions import with_trigger
+from imagesets.colours import Colour, parse_colour
 from imagesets.errors import PictureError
 from imagesets.framing import Frame, Size
-from imagesets.pictures import Colour, PictureFacts, Pixels, examine_picture, open_picture, parse_colour, render
+from imagesets.pictures import PictureFacts, Pixels, examine_picture, open_picture, render
 from imagesets.sources import Entry, FolderSource, Rows, Source, folder_entries, read_file
 
 DEFAULT_MAX_PIXELS = 64_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagesets.captions import METADATA_FILE, clean_caption, leads_outside, read_caption_file, read_metadata
+from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import PictureError, SourceError
-from imagesets.pictures import EXTENSIONS, PICTURE_LIKE
 
 _MAX_FILE_BYTES = 512 * 2**20
 
