@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.errors import AtelierError
+from finetune.errors import AtelierError, DiskError
 from finetune.run.durable import disk_errors, fsync_path, rename, sha256_file, write_json
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -80,8 +80,8 @@ def save_checkpoint(
             hashes = {name: sha256_file(partial / name) for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE)}
             write_json(partial / MANIFEST_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes})
             fsync_path(partial)
-        except OSError:
-            _remove(partial)
+        except (OSError, DiskError):
+            _remove(partial)  # on a full disk its bytes are missed elsewhere
             raise
         _remove(folder)
         rename(partial, folder)
@@ -101,6 +101,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         if state["step"] != manifest["step"] or state["format_version"] != FORMAT_VERSION:
             raise DamagedCheckpointError(f"{folder}: its state does not belong to its manifest.")
+        if _is_named(folder) and int(folder.name[5:]) != state["step"]:
+            raise DamagedCheckpointError(f"{folder} holds step {state['step']}: it is another checkpoint, renamed.")
         parameters = safetensors.torch.load_file(folder / ADAPTER_FILE)
         tensors = safetensors.torch.load_file(folder / OPTIMIZER_FILE)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -127,7 +129,7 @@ def newest_whole_checkpoint(checkpoints: Path) -> tuple[Checkpoint | None, list[
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Return the folders that bear a checkpoint's name, oldest first."""
-    found = [path for path in checkpoints.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    found = [path for path in checkpoints.glob("step-*") if path.is_dir() and _is_named(path)]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
@@ -159,6 +161,11 @@ def apply_checkpoint(checkpoint: Checkpoint, parameters: Mapping[str, nn.Paramet
     for group in optimizer.param_groups:
         for key, value in checkpoint.groups.get(group["name"], {}).items():
             group[key] = value.to(group["params"][0].device) if isinstance(value, Tensor) else value
+
+
+def _is_named(folder: Path) -> bool:
+    """Whether a folder bears a checkpoint's name."""
+    return folder.name.startswith("step-") and folder.name[5:].isdecimal()
 
 
 def _is_whole(folder: Path) -> bool:

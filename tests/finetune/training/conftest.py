@@ -34,7 +34,7 @@ def hashes(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict
     """Return a hash of each tensor's bytes, which tells negative zero from zero."""
     items = tensors.items() if isinstance(tensors, Mapping) else tensors
     return {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        name: hashlib.sha256(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
         for name, tensor in items
     }
 
