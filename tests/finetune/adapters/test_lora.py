@@ -1,0 +1,239 @@
+"""One matrix of properties over LoRA, DoRA and rsLoRA, on the U-Net and on an encoder."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from finetune.adapters.dropout import DropoutKey
+from finetune.adapters.lora import (
+    ADAPTER_NAME,
+    LoraSettings,
+    apply_lora,
+    inject_lora,
+    lora_disabled,
+    lora_layers,
+    lora_parameters,
+    lora_scaled,
+)
+from finetune.adapters.trained import trained_modules
+from finetune.adapters.weights import LoraModule
+from finetune.recipe import Recipe
+
+_ALL = "attention+feedforward+convolutions"
+_METHODS = {"lora": {}, "dora": {"use_dora": True}, "rslora": {"use_rslora": True}}
+_CASES = [
+    pytest.param(component, targets, method, id=f"{component}-{method}")
+    for component, targets in (("unet", _ALL), ("text_encoder", "attention+feedforward"), ("text_encoder_2", ["fc1"]))
+    for method in _METHODS
+]
+each_case = pytest.mark.parametrize(("component", "targets", "method"), _CASES)
+
+
+def _inject(model, component, targets, method, seed=0, **more):
+    settings = LoraSettings(rank=4, alpha=2.0, targets=targets, **_METHODS[method], **more)
+    inject_lora(model, component, settings, seed, DropoutKey(seed))
+    return model
+
+
+def _adapter(targets, method, component):
+    """Return the recipe's adapter section that `_inject` stands for."""
+    word = list(targets) if isinstance(targets, list) else targets
+    section = {"unet": None, component: {"rank": 4, "alpha": 2.0, "targets": word}}
+    content = {
+        "schema_version": 1,
+        "model": {"kind": "miniature"},
+        "data": {"sources": [{"kind": "folder", "path": "/nowhere"}]},
+        "adapter": {**section, **_METHODS[method]},
+    }
+    return Recipe.model_validate(content).adapter
+
+
+def _named(model, component):
+    return {f"{component}.{name}": parameter for name, parameter in lora_parameters(model).items()}
+
+
+def _scale(method):
+    return 2.0 / math.sqrt(4) if method == "rslora" else 2.0 / 4
+
+
+@each_case
+def test_starts_as_the_identity(load, run, component, targets, method):
+    model = load(component)
+    with torch.no_grad():
+        plain = run(model, component)
+        adapted = run(_inject(model, component, targets, method), component)
+    if method == "dora":  # it divides by a norm and multiplies by it again
+        torch.testing.assert_close(adapted, plain, rtol=0, atol=1e-5)
+    else:
+        assert torch.equal(adapted, plain)
+
+
+@each_case
+def test_only_its_own_parameters_take_gradients(load, run, component, targets, method):
+    model = _inject(load(component), component, targets, method)
+    parameters = lora_parameters(model)
+    layers = dict(lora_layers(model))
+    factors = 3 if method == "dora" else 2
+    assert len(parameters) == factors * len(layers) > 0
+    assert all(".lora_" in name for name in parameters)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD(parameters.values(), lr=1.0)
+    for _ in range(2):  # the first factor moves once the second is no longer zero
+        run(model, component).pow(3).mean().backward()  # the mean square after a layer norm has no gradient
+        optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == set(parameters)
+
+
+@each_case
+def test_off_is_the_base_bit_for_bit_also_after_training(load, run, moved, component, targets, method):
+    model = load(component)
+    with torch.no_grad():
+        plain = run(model, component)
+        _inject(model, component, targets, method)
+        moved(model)
+        assert not torch.allclose(run(model, component), plain, atol=1e-3)
+        with lora_disabled([model]):
+            assert torch.equal(run(model, component), plain)
+        assert not torch.allclose(run(model, component), plain, atol=1e-3)
+    assert all(parameter.requires_grad for parameter in lora_parameters(model).values())
+
+
+@each_case
+def test_parameters_are_float32_on_a_bf16_base(load, run, component, targets, method):
+    model = _inject(load(component, torch.bfloat16), component, targets, method)
+    assert {parameter.dtype for parameter in lora_parameters(model).values()} == {torch.float32}
+    others = {p.dtype for p in model.parameters() if not p.requires_grad}
+    assert others == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        run(model, component).float().square().mean().backward()
+    second = [parameter.grad for name, parameter in lora_parameters(model).items() if ".lora_B." in name]
+    assert {gradient.dtype for gradient in second} == {torch.float32}
+    assert all(gradient.abs().max() > 0 for gradient in second)
+
+
+@each_case
+def test_learned_change_is_what_peft_applies(load, moved, component, targets, method):
+    """Per module: the neutral form's delta against peft's, with rank != alpha."""
+    model = _inject(load(component), component, targets, method)
+    moved(model)
+    modules = trained_modules(_named(model, component), _adapter(targets, method, component))
+    layers = dict(lora_layers(model))
+    assert len(modules) == len(layers)
+    for module in modules:
+        assert module.component == component
+        path = module.module if component == "unet" else module.module.removeprefix("text_model.")
+        layer = layers.get(path) or layers["text_model." + path]
+        expected = layer.get_delta_weight(ADAPTER_NAME)
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(module.delta(torch.float32), expected, rtol=0, atol=1e-6)
+        assert module.scale == pytest.approx(_scale(method))
+        assert (module.rank, module.magnitude is not None) == (4, method == "dora")
+        if component != "unet":
+            assert module.module.startswith("text_model.encoder.layers.")
+
+
+@each_case
+def test_applied_to_a_fresh_model_it_gives_the_same_output(load, run, moved, component, targets, method):
+    model = _inject(load(component), component, targets, method)
+    moved(model)
+    modules = trained_modules(_named(model, component), _adapter(targets, method, component))
+    fresh = load(component)
+    with torch.no_grad():
+        plain = run(fresh, component)
+        apply_lora(fresh, component, modules)
+        applied = run(fresh, component)
+        assert torch.equal(applied, run(model, component))
+        assert not torch.allclose(applied, plain, atol=1e-3)
+        with lora_disabled([fresh]):
+            assert torch.equal(run(fresh, component), plain)
+    assert not any(parameter.requires_grad for parameter in fresh.parameters())
+
+
+def test_one_module_by_hand(load):
+    """y = W x + b + scale * up (down x), and DoRA's magnitude / norm around W and the product (2402.09353, eq. 5)."""
+    for method in _METHODS:
+        unet = load()
+        path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+        weight = unet.get_submodule(path).weight.detach().double()
+        _inject(unet, "unet", [path], method)
+        layer = unet.get_submodule(path)
+        generator = torch.Generator().manual_seed(0)
+        up = torch.randn(128, 4, generator=generator) * 0.1
+        layer.lora_B[ADAPTER_NAME].weight.data = up
+        hidden = torch.randn(3, 128, generator=generator)
+        change = _scale(method) * up.double() @ layer.lora_A[ADAPTER_NAME].weight.detach().double()
+        expected = weight + change
+        if method == "dora":
+            magnitude = weight.norm(dim=1) * 1.25
+            layer.lora_magnitude_vector[ADAPTER_NAME].weight.data = magnitude.float()
+            expected = expected * (magnitude / expected.norm(dim=1))[:, None]
+        with torch.no_grad():
+            torch.testing.assert_close(layer(hidden).double(), hidden.double() @ expected.T, rtol=0, atol=1e-5)
+
+
+def test_strength_multiplies_the_change(load, run, moved):
+    unet = load()
+    path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    _inject(unet, "unet", [path], "lora")
+    moved(unet)
+    layer, hidden = unet.get_submodule(path), torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        base, full = layer.base_layer(hidden), layer(hidden)
+        for strength in (0.0, 0.5, -2.0):
+            with lora_scaled([unet], strength):
+                torch.testing.assert_close(layer(hidden), base + strength * (full - base))
+        assert torch.equal(layer(hidden), full)
+
+
+def test_the_first_factor_is_keyed_by_seed_component_and_module(load):
+    first, again, other = (
+        lora_parameters(_inject(load(), "unet", "attention", "lora", seed=seed)) for seed in (0, 0, 1)
+    )
+    torch.manual_seed(1234)
+    fewer = lora_parameters(_inject(load(), "unet", ["attn2.to_q"], "lora", seed=0))
+    downs = [name for name in first if ".lora_A." in name]
+    for name in downs:
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+    assert all(torch.equal(parameter, first[name]) for name, parameter in fewer.items())  # whatever else is adapted
+    same_shape = [first[name] for name in downs if first[name].shape == (4, 128)]
+    assert len(same_shape) > 5
+    assert torch.stack(same_shape).unique(dim=0).shape[0] == len(same_shape)
+    # Kaiming uniform with a = sqrt(5): within 1 / sqrt(fan in)
+    assert float(same_shape[0].detach().abs().max()) == pytest.approx(1 / math.sqrt(128), rel=0.05)
+
+
+def test_ranks_may_differ_from_module_to_module(load, run):
+    """Files from elsewhere have them, and paths of which one begins with another must not be mixed up."""
+    unet = load()
+    generator = torch.Generator().manual_seed(0)
+    modules = []
+    for rank, end in ((2, "attn1.to_q"), (5, "attn1.to_k"), (3, "ff.net.0.proj"), (7, "ff.net.2")):
+        path = f"mid_block.attentions.0.transformer_blocks.1.{end}"
+        out, width = unet.get_submodule(path).weight.shape
+        down, up = torch.randn(rank, width, generator=generator), torch.randn(out, rank, generator=generator)
+        modules.append(LoraModule("unet", path, down, up, scale=0.25))
+    apply_lora(unet, "unet", modules)
+    layers = dict(lora_layers(unet))
+    assert sorted(layers) == sorted(module.module for module in modules)
+    for module in modules:
+        delta = layers[module.module].get_delta_weight(ADAPTER_NAME)
+        torch.testing.assert_close(delta, module.delta(torch.float32), rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_the_model_does_not_have_is_refused(load):
+    module = LoraModule("unet", "mid_block.nothing.to_q", torch.zeros(1, 4), torch.zeros(4, 1), 1.0)
+    with pytest.raises(ValueError, match=r"1 modules are not in the unet, the first: mid_block\.nothing\.to_q"):
+        apply_lora(load(), "unet", [module])
+
+
+def test_two_models_do_not_share_an_adapter(load, run, moved):
+    first = _inject(load(), "unet", "attention", "lora")
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        before = run(second)
+        moved(first)
+        assert torch.equal(run(second), before)
