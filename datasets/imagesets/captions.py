@@ -1,87 +1,52 @@
-"""Captions: text files beside pictures, metadata.jsonl as in Hugging Face's imagefolder, and the trigger word."""
+"""Captions: their bytes to one clean line, and the trigger word. Where they lie is the work of `folder` and others."""
 
-import json
-from pathlib import Path, PurePosixPath
+import unicodedata
 
-from imagesets.errors import PictureError, SourceError
+from imagesets.errors import CaptionError
 
-METADATA_FILE = "metadata.jsonl"
-_MAX_CAPTION_BYTES = 64 * 1024
+MAX_CAPTION_BYTES = 64 * 2**10
 
 
-def read_caption_file(path: Path) -> str:
-    """Read a caption; line breaks become spaces. A file that is not there is an empty caption.
+def decode_caption(content: bytes, name: str) -> str:
+    """Read a caption file's bytes: UTF-8, with or without a byte order mark.
+
+    Args:
+        content: the bytes.
+        name: of the file, for messages.
 
     Raises:
-        PictureError: it is no UTF-8 text, or too long to be a caption.
+        CaptionError: it is not UTF-8, or too long to be a caption.
     """
-    if not path.is_file():
-        return ""
+    if len(content) > MAX_CAPTION_BYTES:
+        raise CaptionError(f"its caption {name} has {len(content)} bytes; at most {MAX_CAPTION_BYTES} are read")
     try:
-        size = path.stat().st_size
-        if size > _MAX_CAPTION_BYTES:
-            raise PictureError(f"its caption {path.name} has {size} bytes; at most {_MAX_CAPTION_BYTES} are read")
-        return clean_caption(path.read_bytes().decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PictureError(f"its caption {path.name} is not UTF-8 text: byte {error.start} is wrong") from error
-    except OSError as error:
-        raise PictureError(f"its caption {path.name} cannot be read: {error.strerror}") from error
+        found = "UTF-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "another encoding"
+        raise CaptionError(
+            f"its caption {name} is not UTF-8 but {found} (byte {error.start} is 0x{content[error.start]:02x}): "
+            "save it as UTF-8"
+        ) from error
+    return clean_caption(text)
 
 
 def clean_caption(text: str) -> str:
-    """Put a caption on one line without spaces around it."""
-    return " ".join(text.replace("\x00", " ").split())
+    """Put a caption on one line: runs of white space and control characters become one space, none at the ends.
+
+    Raises:
+        CaptionError: it holds half a character (a lone surrogate), which no file can store.
+    """
+    kinds = {character: unicodedata.category(character) for character in set(text)}
+    if "Cs" in kinds.values():
+        raise CaptionError("its caption holds half a character (a lone surrogate): write the caption again")
+    return " ".join("".join(" " if kinds[character] == "Cc" else character for character in text).split())
 
 
 def with_trigger(caption: str, trigger: str) -> str:
-    """Put the trigger word in front of a caption that does not have it as a word."""
+    """Put the trigger in front of a caption that does not have it, in whatever case, as words of its own."""
     if not trigger or _has_words(caption, trigger):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read `file_name` and `text` of every line of a metadata.jsonl.
-
-    Returns:
-        Captions by file name, as written there.
-
-    Raises:
-        SourceError: a line is not such an object, with its number.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")  # JSON may hold U+2028 and its like as they are
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
-    captions: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, text = _metadata_line(path, number, line)
-        if name in captions:
-            raise SourceError(f"{path}:{number}: file_name {name!r} stands twice")
-        captions[name] = clean_caption(text)
-    return captions
-
-
-def leads_outside(name: str) -> bool:
-    """Whether a file name of a metadata file is absolute or climbs out of its folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    has_drive = len(name) > 1 and name[1] == ":"
-    return path.is_absolute() or has_drive or ".." in path.parts
-
-
-def _metadata_line(path: Path, number: int, line: str) -> tuple[str, str]:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}:{number}: is not JSON: {error}") from error
-    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
-        raise SourceError(f'{path}:{number}: needs an object with a text "file_name"')
-    text = entry.get("text", "")
-    if not isinstance(text, str):
-        raise SourceError(f'{path}:{number}: "text" of {entry["file_name"]!r} is not a text')
-    return entry["file_name"], text
 
 
 def _has_words(caption: str, words: str) -> bool:

@@ -1,77 +1,34 @@
-"""Find out what the sources hold: every usable picture with its size, hash and caption, every other with its reason."""
+"""Reads and checks every picture and caption of the sources, before anything costly is begun.
+
+Each picture is decoded whole, as training will, so that what is found here is all there is to find.
+"""
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 
 from imagesets.captions import with_trigger
 from imagesets.colours import Colour, parse_colour
 from imagesets.errors import PictureError
-from imagesets.framing import Frame, Size
-from imagesets.pictures import PictureFacts, Pixels, examine_picture, open_picture, render
-from imagesets.sources import Entry, FolderSource, Rows, Source, folder_entries, read_file
+from imagesets.folder import list_folder
+from imagesets.huggingface import list_dataset
+from imagesets.pictures import examine_picture
+from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
+from imagesets.sources import Entry, FolderSource, Listing, Source
 
-DEFAULT_MAX_PIXELS = 64_000_000
+__all__ = ["BadPicture", "Note", "Sample", "ScanReport", "scan_sources"]
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One usable picture.
-
-    Attributes:
-        name: how messages and the manifest call it.
-        source: the name of its source.
-        sha256: of its bytes.
-        original_size: (height, width), upright, before any resize.
-        caption: as it is trained, with its trigger word.
-        repeats: how often it is seen in an epoch.
-        facts: format, colour mode, orientation.
-    """
-
-    name: str
-    source: str
-    sha256: str
-    original_size: Size
-    caption: str
-    repeats: int
-    facts: PictureFacts
-    read: Callable[[], bytes] = field(compare=False, repr=False)
-    background: Colour = (255, 255, 255)
-    max_pixels: int = DEFAULT_MAX_PIXELS
-
-    def render(self, frame: Frame) -> Pixels:
-        """Open the picture and return its pixels in a frame, (H, W, 3).
-
-        Raises:
-            PictureError: the picture has changed since it was scanned, or can no longer be read.
-        """
-        content = self.read()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise PictureError(f"{self.name} was changed since it was scanned. Start again")
-        return render(open_picture(content, self.background, self.max_pixels), frame)
-
-
-@dataclass(frozen=True)
-class BadPicture:
-    """A datum that cannot be used."""
-
-    source: str
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """What the sources hold, in the sources' order and that of the names within each."""
-
-    samples: tuple[Sample, ...]
-    bad: tuple[BadPicture, ...]
+_MAX_THREADS = 4
+"""A picture of the largest size takes some hundred megabytes while it is checked, in each thread."""
 
 
 def scan_sources(
-    sources: Sequence[Source], background: str = "#ffffff", max_pixels: int = DEFAULT_MAX_PIXELS
+    sources: Sequence[Source],
+    background: str = "#ffffff",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ScanReport:
     """Open and decode every picture of every source once.
 
@@ -79,65 +36,89 @@ def scan_sources(
         sources: where to look.
         background: the colour under see-through parts, as '#rrggbb'.
         max_pixels: larger pictures are refused before they are decoded.
+        progress: called with (done, total) after each picture of a source.
 
     Raises:
         SourceError: a source cannot be read at all.
+        ValueError: `background` is no colour.
     """
     colour = parse_colour(background)
-    found: list[Sample | BadPicture] = []
-    for source in sources:
-        found += _scan_source(source, colour, max_pixels)
-    return ScanReport(
-        samples=tuple(item for item in found if isinstance(item, Sample)),
-        bad=tuple(item for item in found if isinstance(item, BadPicture)),
+    listings = [
+        (source, list_folder(source) if isinstance(source, FolderSource) else list_dataset(source))
+        for source in sources
+    ]
+    total = sum(len(listing.entries) for _, listing in listings)
+    samples: list[Sample] = []
+    bad: list[BadPicture] = []
+    notes: list[Note] = []
+    # Decoders release the interpreter's lock; results come back in order.
+    with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for source, listing in listings:
+            check = partial(_check, source=source, background=colour, max_pixels=max_pixels)
+            for entry, result in zip(listing.entries, pool.map(check, listing.entries), strict=True):
+                if isinstance(result, Sample):
+                    samples.append(result)
+                    notes += _notes(result, entry)
+                else:
+                    bad.append(result)
+                if progress is not None:
+                    progress(len(samples) + len(bad), total)
+            notes += _unused_captions(source, listing)
+    ignored = tuple(name for _, listing in listings for name in listing.ignored)
+    return ScanReport(tuple(samples), tuple(bad), (*notes, *_duplicates(samples)), ignored)
+
+
+def _check(entry: Entry, source: Source, background: Colour, max_pixels: int) -> Sample | BadPicture:
+    """Read and decode one picture."""
+    if entry.problem is not None:
+        return BadPicture(source.label, entry.name, entry.problem)
+    assert entry.read is not None, "what has no problem can be read"
+    try:
+        content = entry.read()
+        facts = examine_picture(content, max_pixels, entry.extension, background)
+    except PictureError as error:
+        return BadPicture(source.label, entry.name, str(error))
+    return Sample(
+        name=entry.name,
+        source=source.label,
+        sha256=hashlib.sha256(content).hexdigest(),
+        original_size=facts.size,
+        caption=with_trigger(entry.caption or "", source.trigger),
+        repeats=source.repeats,
+        facts=facts,
+        read=entry.read,
+        background=background,
+        max_pixels=max_pixels,
     )
 
 
-def _scan_source(source: Source, background: Colour, max_pixels: int) -> list[Sample | BadPicture]:
-    read: Callable[[Entry], Callable[[], bytes]]
-    if isinstance(source, FolderSource):
-        title, entries, read = source.path.name, folder_entries(source), _file_reader
-    else:
-        rows = Rows(source)
-        title, entries, read = source.name, rows.entries(), _row_reader(rows)
-
-    def examine(entry: Entry) -> Sample | BadPicture:
-        if entry.problem is not None:
-            return BadPicture(title, entry.name, entry.problem)
-        reader = read(entry)
-        try:
-            content = reader()
-            facts = examine_picture(content, max_pixels, entry.extension)
-        except PictureError as error:
-            return BadPicture(title, entry.name, str(error))
-        return Sample(
-            name=entry.name,
-            source=title,
-            sha256=hashlib.sha256(content).hexdigest(),
-            original_size=facts.size,
-            caption=with_trigger(entry.caption, source.trigger),
-            repeats=source.repeats,
-            facts=facts,
-            read=reader,
-            background=background,
-            max_pixels=max_pixels,
-        )
-
-    # Decoders release the interpreter's lock; results come back in order.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(examine, entries))
+def _notes(sample: Sample, entry: Entry) -> list[Note]:
+    """Say what is odd about one usable picture."""
+    notes = []
+    if entry.caption is None:
+        notes.append(Note(sample.source, sample.name, "missing_caption", "it has no caption"))
+    elif not entry.caption:
+        notes.append(Note(sample.source, sample.name, "empty_caption", "its caption is empty"))
+    if sample.facts.num_frames > 1:
+        text = f"it is an animation of {sample.facts.num_frames} frames, of which the first is used"
+        notes.append(Note(sample.source, sample.name, "animation", text))
+    return notes
 
 
-def _file_reader(entry: Entry) -> Callable[[], bytes]:
-    path = entry.path
-    assert path is not None
-    return lambda: read_file(path)
+def _unused_captions(source: Source, listing: Listing) -> list[Note]:
+    return [
+        Note(source.label, name, "unused_caption", "there is no picture of this name")
+        for name in listing.unused_captions
+    ]
 
 
-def _row_reader(rows: Rows) -> Callable[[Entry], Callable[[], bytes]]:
-    def reader(entry: Entry) -> Callable[[], bytes]:
-        row = entry.row
-        assert row is not None
-        return lambda: rows.read(row)
-
-    return reader
+def _duplicates(samples: Sequence[Sample]) -> list[Note]:
+    """Say which pictures are the same file as an earlier one, byte for byte."""
+    first: dict[str, Sample] = {}
+    notes = []
+    for sample in samples:
+        earlier = first.setdefault(sample.sha256, sample)
+        if earlier is not sample:
+            text = f"it is the same as {earlier.source}: {earlier.name}"
+            notes.append(Note(sample.source, sample.name, "duplicate", text))
+    return notes

@@ -1,0 +1,71 @@
+"""Reading files that others have laid into a folder: plain ones only, of a bounded size, and none outside the folder.
+
+Links are followed to their end before a path is judged, and a pipe or a device is never waited for.
+"""
+
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+from imagesets.errors import PictureError
+
+MAX_FILE_BYTES = 512 * 2**20
+
+# Windows knows neither links to refuse nor pipes that block, but text mode.
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+def read_file(path: Path, root: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the bytes of a plain file that lies, all links followed, inside `root`.
+
+    Raises:
+        PictureError: it lies outside, is no plain file, is larger than `max_bytes`, or cannot be read.
+    """
+    try:
+        place = path.resolve(strict=True)
+        if not place.is_relative_to(root.resolve()):
+            raise PictureError("it leads out of the folder: copy the file into it")
+        handle = os.open(place, _FLAGS)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise PictureError(_unreadable(error)) from error
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError(f"it is {kind_of_file(status.st_mode)}, not a plain file: remove it")
+        if status.st_size > max_bytes:
+            raise PictureError(f"the file has {status.st_size} bytes; at most {max_bytes} are read")
+        try:
+            return stream.read(max_bytes + 1)
+        except OSError as error:
+            raise PictureError(_unreadable(error)) from error
+
+
+def kind_of_file(mode: int) -> str:
+    """Name what a path is by its mode, with an article."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFLNK: "a link to nothing",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a file's name cannot stand in a log or a manifest; None where it can."""
+    if any(unicodedata.category(character) == "Cs" for character in name):
+        return "its name is not valid UTF-8: rename it"
+    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in name):
+        return "its name holds a line break or another control character: rename it"
+    return None
+
+
+def shown_name(name: str) -> str:
+    """Return a name that is safe to print: control characters and broken bytes are written out."""
+    return name if name_problem(name) is None else ascii(name)[1:-1]
+
+
+def _unreadable(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"it cannot be read: {said}"

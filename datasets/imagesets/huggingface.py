@@ -1,0 +1,143 @@
+"""Lists a dataset through Hugging Face's `datasets`. Pictures are taken as bytes and decoded here, not by the library.
+
+A dataset may name files rather than hold them; of a local one only files of its own folder are read, and of one from
+the hub only files of the library's cache: the library itself follows links anywhere.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imagesets.captions import clean_caption
+from imagesets.errors import CaptionError, PictureError, SourceError
+from imagesets.files import read_file
+from imagesets.sources import Entry, HuggingFaceSource, Listing
+
+_LOCAL_FILES = {".parquet": "parquet", ".arrow": "arrow"}
+
+
+def list_dataset(source: HuggingFaceSource) -> Listing:
+    """List a dataset's rows in their order.
+
+    Raises:
+        SourceError: the dataset, the split or a column is not there, or it has no row.
+    """
+    local = _local_path(source.name)
+    table = _load(source, local)
+    for key, column in (("image_column", source.image_column), ("caption_column", source.caption_column)):
+        if column not in table.column_names:
+            raise SourceError(
+                f"the dataset {source.name!r} has no column {column!r} ({key}). Its columns: "
+                f"{', '.join(sorted(table.column_names))}"
+            )
+    if not len(table):
+        raise SourceError(f"the dataset {source.name!r} has no row in its split {source.split!r}")
+    roots = [local if local.is_dir() else local.parent] if local is not None else _cache_folders()
+    pictures = _as_bytes(source, table)
+    captions = table.select_columns([source.caption_column])
+    return Listing(
+        tuple(
+            _entry(row, values[source.caption_column], partial(_read_row, pictures, row, roots))
+            for row, values in enumerate(captions)
+        )
+    )
+
+
+def _local_path(name: str) -> Path | None:
+    """Return where a dataset lies on this machine, or None for a name on the hub.
+
+    Raises:
+        SourceError: the name is a path, and nothing is there.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.resolve()
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.suffix in _LOCAL_FILES:
+        raise SourceError(f"the dataset {name!r} does not exist: {path.absolute()} is neither a folder nor a file")
+    return None
+
+
+def _load(source: HuggingFaceSource, local: Path | None) -> Any:
+    """Load the split with the library.
+
+    Raises:
+        SourceError: it cannot, with the first line of what it says.
+    """
+    import datasets
+
+    options: dict[str, Any] = {"name": source.config_name, "split": source.split}
+    try:
+        if local is None:
+            return datasets.load_dataset(source.name, revision=source.revision, **options)
+        if local.is_file():
+            if local.suffix not in _LOCAL_FILES:
+                raise SourceError(f"the dataset {source.name!r} is a {local.suffix} file; parquet and arrow are read")
+            return datasets.load_dataset(_LOCAL_FILES[local.suffix], data_files=str(local), **options)
+        if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+            table = datasets.load_from_disk(str(local))
+            if not isinstance(table, datasets.DatasetDict):
+                return table
+            if source.split not in table:
+                raise SourceError(
+                    f"the dataset {source.name!r} has no split {source.split!r}. Its splits: {', '.join(sorted(table))}"
+                )
+            return table[source.split]
+        return datasets.load_dataset(str(local), **options)
+    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        said = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise SourceError(
+            f"the dataset {source.name!r} (split {source.split!r}) cannot be loaded: {said or type(error).__name__}"
+        ) from error
+
+
+def _as_bytes(source: HuggingFaceSource, table: Any) -> Any:
+    """Keep the library from decoding the pictures."""
+    import datasets
+
+    try:
+        return table.select_columns([source.image_column]).cast_column(
+            source.image_column, datasets.Image(decode=False)
+        )
+    except (TypeError, ValueError) as error:
+        kind = table.features[source.image_column]
+        raise SourceError(
+            f"the column {source.image_column!r} of the dataset {source.name!r} holds no pictures, but {kind}"
+        ) from error
+
+
+def _cache_folders() -> list[Path]:
+    """Return where the library keeps what it downloads."""
+    from huggingface_hub import constants
+
+    import datasets
+
+    return [Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+
+
+def _entry(row: int, text: Any, read: "partial[bytes]") -> Entry:
+    name = f"row {row}"
+    if text is not None and not isinstance(text, str):
+        return Entry(name, problem=f"its caption is no text: {text!r:.40}")
+    try:
+        return Entry(name, None if text is None else clean_caption(text), read=read)
+    except CaptionError as error:
+        return Entry(name, problem=str(error))
+
+
+def _read_row(table: Any, row: int, roots: Sequence[Path]) -> bytes:
+    """Return the bytes of one row's picture.
+
+    Raises:
+        PictureError: the row holds none, or names a file that must not be read.
+    """
+    value = table[row][table.column_names[0]]
+    if value is None or not (value.get("bytes") or value.get("path")):
+        raise PictureError("the row holds no picture")
+    if value.get("bytes"):
+        return bytes(value["bytes"])
+    path = Path(value["path"])
+    root = next((root for root in roots if path.resolve().is_relative_to(root.resolve())), None)
+    if root is None:
+        raise PictureError(f"its file {str(path)!r} lies outside the dataset's folder: copy it in")
+    return read_file(path, root)

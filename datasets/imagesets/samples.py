@@ -1,0 +1,113 @@
+"""What a scan finds: usable pictures, unusable ones with the reason, and what is allowed but worth a look."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import Image
+
+from imagesets.colours import Colour
+from imagesets.errors import PictureError
+from imagesets.framing import Frame, Size
+from imagesets.pictures import PictureFacts, Pixels, open_picture, render
+
+DEFAULT_MAX_PIXELS = 64_000_000
+
+NoteKind = Literal["missing_caption", "empty_caption", "unused_caption", "animation", "duplicate"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One usable picture.
+
+    Attributes:
+        name: how messages and the manifest call it: its path in the source, or 'row 12'.
+        source: the name of its source.
+        sha256: of its bytes, in hexadecimal.
+        original_size: (height, width), upright, before any resize.
+        caption: as it is trained, with its trigger word; '' where there is none.
+        repeats: how often it is seen in an epoch.
+        facts: format, colour mode, orientation.
+        read: returns its bytes, or raises a PictureError.
+        background: what lies under see-through parts.
+        max_pixels: larger pictures are refused.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    original_size: Size
+    caption: str
+    repeats: int
+    facts: PictureFacts
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+    background: Colour = (255, 255, 255)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def load(self) -> Image.Image:
+        """Open the picture: upright, 8-bit sRGB.
+
+        Raises:
+            PictureError: it has changed since it was scanned, or can no longer be read; the message names it.
+        """
+        try:
+            content = self.read()
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                raise PictureError("it was changed since it was scanned. Start again")
+            return open_picture(content, self.background, self.max_pixels)
+        except PictureError as error:
+            raise PictureError(f"{self.name}: {error}") from error
+
+    def render(self, frame: Frame) -> Pixels:
+        """Open the picture and return its pixels in a frame, (H, W, 3), uint8.
+
+        Raises:
+            PictureError: as `load` does, or the frame was made for another picture.
+        """
+        return render(self.load(), frame)
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    """A datum that cannot be used: a picture, or a line of a metadata file ('metadata.jsonl:3')."""
+
+    source: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that is allowed and may not be meant."""
+
+    source: str
+    name: str
+    kind: NoteKind
+    text: str
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What the sources hold, in the sources' order and that of the names within each.
+
+    Attributes:
+        samples: usable pictures.
+        bad: what cannot be used, each with its reason.
+        notes: what is allowed and may not be meant.
+        ignored: names of what is no picture and was passed over: hidden files, other kinds of files.
+    """
+
+    samples: tuple[Sample, ...]
+    bad: tuple[BadPicture, ...]
+    notes: tuple[Note, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def describe_bad(self, shown: int = 20) -> str:
+        """Return the message for a person: how many cannot be used, and the first `shown` with their reasons."""
+        total = len(self.bad) + len(self.samples)
+        lines = [f"{len(self.bad)} of {total} {'picture' if total == 1 else 'pictures'} cannot be used:"]
+        lines += [f"  {bad.source}: {bad.name}: {bad.reason}" for bad in self.bad[:shown]]
+        if len(self.bad) > shown:
+            lines.append(f"  … and {len(self.bad) - shown} more")
+        return "\n".join(lines)
