@@ -84,7 +84,7 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
                 )
             return table[source.split]
         return datasets.load_dataset(str(local), **options)
-    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         said = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SourceError(
             f"the dataset {source.name!r} (split {source.split!r}) cannot be loaded: {said or type(error).__name__}"
@@ -99,7 +99,7 @@ def _as_bytes(source: HuggingFaceSource, table: Any) -> Any:
         return table.select_columns([source.image_column]).cast_column(
             source.image_column, datasets.Image(decode=False)
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # pyarrow's "not implemented" is a RuntimeError
         kind = table.features[source.image_column]
         raise SourceError(
             f"the column {source.image_column!r} of the dataset {source.name!r} holds no pictures, but {kind}"

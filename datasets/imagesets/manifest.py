@@ -10,7 +10,15 @@ from imagesets.scan import Sample
 
 
 def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
-    """Return the manifest's lines: name, hash, original size, bucket, centred frame, caption, repeats."""
+    """Return the manifest's lines, one a sample.
+
+    A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
+    is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption and repeats.
+
+    Args:
+        samples: the pictures.
+        buckets: the (height, width) each is trained at, in the same order.
+    """
     lines = []
     for sample, bucket in zip(samples, buckets, strict=True):
         frame = make_frame(sample.original_size, bucket, "center")
