@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -147,21 +148,29 @@ class DiffusersFolder:
 
     def _load(self, model_class: Any, subfolder: str, dtype: torch.dtype) -> Any:
         try:
-            return model_class.from_pretrained(
+            model, loaded = model_class.from_pretrained(
                 self.root,
                 subfolder=subfolder,
                 variant=self.variant,
                 use_safetensors=True,
                 local_files_only=True,
                 low_cpu_mem_usage=True,
+                output_loading_info=True,
                 **{"torch_dtype" if issubclass(model_class, (UNet2DConditionModel, AutoencoderKL)) else "dtype": dtype},
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise RecipeError(
                 f"{self.root / subfolder} cannot be loaded: {_first_line(error)} "
                 "Safetensors weights are needed; a folder with only .bin or .ckpt files is refused, "
                 "and `variant: fp16` is needed where every file name ends in .fp16.safetensors."
             ) from error
+        missing = sorted(loaded["missing_keys"])
+        if missing:  # the libraries would draw these at random and only log it
+            raise RecipeError(
+                f"{self.root / subfolder} cannot be loaded: {len(missing)} of its tensors are missing, "
+                f"the first: {missing[0]}. Get the folder again, or convert it with a current diffusers."
+            )
+        return model
 
 
 def noise_scheduler(files: ModelFiles, *, zero_terminal_snr: bool = False) -> DDPMScheduler:

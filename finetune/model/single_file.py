@@ -6,6 +6,8 @@ or from a diffusers folder the recipe names.
 """
 
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from finetune.errors import RecipeError
@@ -95,25 +97,45 @@ class SingleFile:
         }
 
     def _load(self, model_class: Any, part: str, prefix: str, dtype: torch.dtype) -> Any:
-        model = model_class.from_single_file(
-            self._tensors(prefix),
-            config=str(self.config),
-            subfolder=part,
-            torch_dtype=dtype,
-            local_files_only=True,
-        )
-        return frozen(model)
+        with self._loading(part):
+            model = model_class.from_single_file(
+                self._tensors(prefix),
+                config=str(self.config),
+                subfolder=part,
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+            return frozen(_complete(model))
 
     def _load_clip(self, model_class: Any, part: str, dtype: torch.dtype) -> Any:
-        model = create_diffusers_clip_model_from_ldm(
-            model_class,
-            checkpoint=self._tensors("conditioner."),
-            subfolder=part,
-            config=str(self.config),
-            torch_dtype=dtype,
-            local_files_only=True,
+        with self._loading(part):
+            model = create_diffusers_clip_model_from_ldm(
+                model_class,
+                checkpoint=self._tensors("conditioner."),
+                subfolder=part,
+                config=str(self.config),
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+            return frozen(_complete(model))
+
+    @contextmanager
+    def _loading(self, part: str) -> Iterator[None]:
+        """Turn what diffusers says of a file that does not fit into a message about the file."""
+        try:
+            yield
+        except NotImplementedError as error:  # torch's word for moving a tensor that has no values
+            raise RecipeError(self._unfit(part, "some of its tensors are missing.")) from error
+        except KeyError as error:
+            raise RecipeError(self._unfit(part, f"{error} is missing.")) from error
+        except (OSError, ValueError) as error:
+            raise RecipeError(self._unfit(part, str(error).partition("\n")[0])) from error
+
+    def _unfit(self, part: str, reason: str) -> str:
+        return (
+            f"{self.path}: its {part} cannot be loaded: {reason} The file does not fit the configuration in "
+            f"{self.config}. Get it again, or give the folder of its own configuration: model.config=…"
         )
-        return frozen(model)
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         with safe_open(self.path, framework="pt", device="cpu") as file:
@@ -123,6 +145,14 @@ class SingleFile:
         if self._has_own_config:
             return CLIPTokenizer.from_pretrained(self.config / part, local_files_only=True)
         return clip_tokenizer(pad_token)
+
+
+def _complete(model: nn.Module) -> nn.Module:
+    """Return the model if every tensor of it has values."""
+    missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+    if missing:
+        raise ValueError(f"{len(missing)} of its tensors are missing, the first: {missing[0]}.")
+    return model
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:

@@ -1,0 +1,322 @@
+"""Models as they lie on a disk: a diffusers folder and a single file give the models that were saved, bit for bit."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+
+from finetune.errors import RecipeError
+from finetune.model.files import DiffusersFolder
+from finetune.model.miniature import Miniature
+from finetune.model.open import open_model
+from finetune.model.single_file import SingleFile, clip_tokenizer
+from finetune.model.text import TextStack
+from finetune.recipe.schema import FolderModel, MiniatureModel, SingleFileModel
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def _open(tiny_sdxl, kind):
+    if kind == "folder":
+        return open_model(FolderModel(path=str(tiny_sdxl.folder)))
+    return open_model(SingleFileModel(path=str(tiny_sdxl.single_file), config=str(tiny_sdxl.folder)))
+
+
+each_kind = pytest.mark.parametrize("kind", ["folder", "single_file"])
+
+
+@each_kind
+@pytest.mark.parametrize("part", _PARTS)
+def test_weights_come_back_bit_for_bit_and_frozen(tiny_sdxl, kind, part):
+    model = getattr(_open(tiny_sdxl, kind), f"load_{part}")(torch.float32)
+    source = getattr(tiny_sdxl.pipeline, part)
+    assert type(model) is type(source)
+    found, expected = model.state_dict(), source.state_dict()
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_an_encoder_saved_by_an_older_transformers_loads_too(tiny_sdxl, tmp_path):
+    """Before 5.6 the names of the first encoder began with `text_model.`; SDXL's own folder has them so."""
+    shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+    path = tmp_path / "model" / "text_encoder" / "model.safetensors"
+    tensors = {"text_model." + name.removeprefix("text_model."): value
+               for name, value in safetensors.torch.load_file(path).items()}  # fmt: skip
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    found = DiffusersFolder(tmp_path / "model").load_text_encoder(torch.float32).state_dict()
+    for name, value in tiny_sdxl.pipeline.text_encoder.state_dict().items():
+        assert torch.equal(found[name], value), name
+
+
+@each_kind
+def test_outputs_equal_the_sources(tiny_sdxl, kind):
+    files, source = _open(tiny_sdxl, kind), tiny_sdxl.pipeline
+    stack = TextStack.load(files, torch.float32, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    latents, pixels = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 3, 32, 32, generator=generator)
+    with torch.no_grad():
+        text = stack.encode(["a photo of a cat"])
+        prompt, _, pooled, _ = source.encode_prompt("a photo of a cat", do_classifier_free_guidance=False)
+        assert torch.equal(text.prompt_embeds, prompt)
+        assert torch.equal(text.pooled_prompt_embeds, pooled)
+        conditioning = {"text_embeds": pooled, "time_ids": torch.tensor([[40.0, 41, 2, 3, 32, 32]])}
+        predictions = [
+            unet(latents, 500, prompt, added_cond_kwargs=conditioning).sample
+            for unet in (files.load_unet(torch.float32), source.unet)
+        ]
+        assert torch.equal(*predictions)
+        vae = files.load_vae(torch.float32)
+        assert torch.equal(vae.encode(pixels).latent_dist.mean, source.vae.encode(pixels).latent_dist.mean)
+        assert torch.equal(vae.decode(latents).sample, source.vae.decode(latents).sample)
+
+
+@each_kind
+def test_parts_load_in_the_precision_asked_for(tiny_sdxl, kind):
+    files = _open(tiny_sdxl, kind)
+    for part in _PARTS:
+        model = getattr(files, f"load_{part}")(torch.bfloat16)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}, part
+        expected = getattr(tiny_sdxl.pipeline, part).state_dict()
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, expected[name].to(value.dtype)), name
+
+
+@each_kind
+def test_geometry_is_read_from_the_configuration(tiny_sdxl, kind):
+    geometry = _open(tiny_sdxl, kind).geometry()
+    assert (geometry.vae_factor, geometry.unet_factor, geometry.default_side, geometry.size_multiple) == (4, 4, 32, 16)
+
+
+def test_the_real_sdxls_geometry_and_schedule_ship_with_the_kit(tmp_path, tiny_sdxl):
+    files = SingleFile(tiny_sdxl.single_file)  # without `config`, what it does not hold is SDXL's own
+    geometry = files.geometry()
+    assert (geometry.vae_factor, geometry.unet_factor, geometry.default_side) == (8, 4, 1024)
+    assert geometry.unet_config["transformer_layers_per_block"] == [1, 2, 10]
+    schedule = files.scheduler_config()
+    assert (schedule["beta_start"], schedule["beta_end"], schedule["beta_schedule"]) == (
+        0.00085,
+        0.012,
+        "scaled_linear",
+    )
+    assert (schedule["prediction_type"], schedule.get("rescale_betas_zero_snr", False)) == ("epsilon", False)
+
+
+@pytest.mark.parametrize(
+    ("markers", "prediction_type", "zero_terminal_snr"),
+    [([], "epsilon", False), (["v_pred"], "v_prediction", False), (["v_pred", "ztsnr"], "v_prediction", True)],
+)
+def test_markers_of_a_v_prediction_checkpoint(tmp_path, tiny_sdxl, markers, prediction_type, zero_terminal_snr):
+    tensors = safetensors.torch.load_file(tiny_sdxl.single_file)
+    path = tmp_path / "marked.safetensors"
+    safetensors.torch.save_file({**tensors, **{marker: torch.zeros(1) for marker in markers}}, path)
+    schedule = SingleFile(path, tiny_sdxl.folder).scheduler_config()
+    assert schedule["prediction_type"] == prediction_type
+    assert schedule.get("rescale_betas_zero_snr", False) == zero_terminal_snr
+
+
+class TestIdentity:
+    """Adapters and caches are tied to a model by it."""
+
+    def test_equal_weights_have_equal_identities(self, tiny_sdxl, tmp_path):
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "copy")
+        assert DiffusersFolder(tmp_path / "copy").identity() == DiffusersFolder(tiny_sdxl.folder).identity()
+        shutil.copy(tiny_sdxl.single_file, tmp_path / "tiny.safetensors")
+        assert SingleFile(tmp_path / "tiny.safetensors").identity() == SingleFile(tiny_sdxl.single_file).identity()
+
+    def test_other_weights_of_the_same_shapes_have_another(self, tiny_sdxl, tmp_path):
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "copy")
+        path = tmp_path / "copy" / "unet" / "diffusion_pytorch_model.safetensors"
+        for file, files in (
+            (path, lambda: DiffusersFolder(tmp_path / "copy")),
+            (tmp_path / "tiny.safetensors", lambda: SingleFile(tmp_path / "tiny.safetensors")),
+        ):
+            if not file.exists():
+                shutil.copy(tiny_sdxl.single_file, file)
+            before = files().identity()
+            tensors = safetensors.torch.load_file(file)
+            safetensors.torch.save_file({name: value * 2 for name, value in tensors.items()}, file)
+            assert files().identity() != before
+
+    def test_base_and_refiner_differ(self):
+        assert Miniature().identity() != Miniature(refiner=True).identity()
+
+
+class TestRefused:
+    """What cannot be used is refused in words, before anything is run from it."""
+
+    def _single(self, path, tensors=None, **kinds):
+        if tensors is not None:
+            safetensors.torch.save_file(tensors, path)
+        return open_model(SingleFileModel(path=str(path), **kinds))
+
+    @pytest.mark.parametrize("ending", [".ckpt", ".pt", ".bin", ""])
+    def test_a_pickle(self, tmp_path, ending):
+        path = tmp_path / f"model{ending}"
+        path.write_bytes(pickle.dumps({"weights": 1}))
+        with pytest.raises(RecipeError, match=r"only \.safetensors checkpoints are read.*pickle"):
+            SingleFile(path)
+
+    def test_a_pickle_by_another_name(self, tmp_path):
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(pickle.dumps({"weights": 1}))
+        with pytest.raises(RecipeError, match=r"is not a readable \.safetensors file"):
+            self._single(path)
+
+    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+    def test_a_cut_file(self, tmp_path, tiny_sdxl, share):
+        content = tiny_sdxl.single_file.read_bytes()
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(RecipeError, match=r"cut\.safetensors is not a readable .* It may be cut short"):
+            self._single(path)
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(RecipeError, match=r"nowhere\.safetensors does not exist"):
+            self._single(tmp_path / "nowhere.safetensors")
+        with pytest.raises(RecipeError, match=r"nowhere\.safetensors does not exist"):
+            SingleFile(tmp_path / "nowhere.safetensors")
+
+    def test_another_kind_of_model(self, tmp_path):
+        with pytest.raises(RecipeError, match=r"is no SDXL checkpoint.*holds 1 tensors, the first named 'lora_unet"):
+            self._single(tmp_path / "lora.safetensors", {"lora_unet_x.alpha": torch.zeros(1)})
+        with pytest.raises(RecipeError, match="holds 0 tensors"):
+            self._single(tmp_path / "empty.safetensors", {})
+
+    @pytest.mark.parametrize(
+        ("part", "missing"),
+        [
+            ("unet", "model.diffusion_model.middle_block.1.proj_in.weight"),
+            ("vae", "first_stage_model.decoder.conv_out.bias"),
+            ("text_encoder", "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias"),
+            ("text_encoder_2", "conditioner.embedders.1.model.transformer.resblocks.3.mlp.c_fc.weight"),
+        ],
+    )
+    def test_a_checkpoint_without_one_of_its_tensors(self, tmp_path, tiny_sdxl, part, missing):
+        tensors = safetensors.torch.load_file(tiny_sdxl.single_file)
+        del tensors[missing]
+        files = self._single(tmp_path / "holed.safetensors", tensors, config=str(tiny_sdxl.folder))
+        with pytest.raises(RecipeError, match=rf"holed\.safetensors: its {part} cannot be loaded"):
+            getattr(files, f"load_{part}")(torch.float32)
+
+    @pytest.mark.parametrize("part", _PARTS)
+    def test_a_checkpoint_of_other_shapes_than_its_configuration(self, tiny_sdxl, part):
+        files = SingleFile(tiny_sdxl.single_file)  # the tiny model, taken for the real one
+        with pytest.raises(RecipeError, match=rf"its {part} cannot be loaded"):
+            getattr(files, f"load_{part}")(torch.float32)
+
+    def test_a_folder_that_is_no_model(self, tmp_path):
+        with pytest.raises(RecipeError, match=r"unet/config\.json is missing"):
+            open_model(FolderModel(path=str(tmp_path)))
+        with pytest.raises(RecipeError, match=r"nowhere does not exist"):
+            open_model(FolderModel(path=str(tmp_path / "nowhere")))
+
+    @pytest.mark.parametrize("part", _PARTS)
+    def test_a_folder_with_pickles_only(self, tmp_path, tiny_sdxl, part):
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+        (weights,) = (tmp_path / "model" / part).glob("*.safetensors")
+        name = "pytorch_model.bin" if part.startswith("text") else "diffusion_pytorch_model.bin"
+        torch.save(safetensors.torch.load_file(weights), weights.with_name(name))
+        weights.unlink()
+        with pytest.raises(RecipeError, match=rf"{part} cannot be loaded.*Safetensors weights are needed"):
+            getattr(DiffusersFolder(tmp_path / "model"), f"load_{part}")(torch.float32)
+
+    @pytest.mark.parametrize("part", _PARTS)
+    def test_a_folder_with_a_cut_file(self, tmp_path, tiny_sdxl, part):
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+        (weights,) = (tmp_path / "model" / part).glob("*.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(RecipeError, match=f"{part} cannot be loaded"):
+            getattr(DiffusersFolder(tmp_path / "model"), f"load_{part}")(torch.float32)
+
+    @pytest.mark.parametrize("part", _PARTS)
+    def test_a_folder_without_one_of_its_tensors(self, tmp_path, tiny_sdxl, part):
+        """A tensor that is not there must not be drawn at random in silence."""
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+        (weights,) = (tmp_path / "model" / part).glob("*.safetensors")
+        tensors = safetensors.torch.load_file(weights)
+        del tensors[max(tensors)]
+        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+        with pytest.raises(RecipeError, match=f"{part} cannot be loaded"):
+            getattr(DiffusersFolder(tmp_path / "model"), f"load_{part}")(torch.float32)
+
+    @pytest.mark.parametrize("content", ["", "{", "\x00"])
+    def test_a_broken_configuration(self, tmp_path, tiny_sdxl, content):
+        shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+        path = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+        path.write_text(content)
+        with pytest.raises(RecipeError, match=r"scheduler_config\.json cannot be read"):
+            DiffusersFolder(tmp_path / "model").scheduler_config()
+
+
+class TestMiniature:
+    """The embedded model is the same at every load, and leaves the global generator alone."""
+
+    def test_weights_are_the_same_at_every_load(self):
+        files = open_model(MiniatureModel())
+        for part in _PARTS:
+            first, again = (getattr(files, f"load_{part}")(torch.float32).state_dict() for _ in range(2))
+            assert all(torch.equal(again[name], value) for name, value in first.items())
+
+    def test_loading_draws_nothing_from_the_global_generator(self):
+        state = torch.get_rng_state()
+        Miniature().load_unet(torch.float32)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_the_refiner_is_an_sdxl_refiner(self):
+        files = open_model(MiniatureModel(), refiner=True)
+        assert files.load_text_encoder(torch.float32) is None
+        assert files.load_tokenizer() is None
+        unet = files.load_unet(torch.float32)
+        pooled = files.load_text_encoder_2(torch.float32).config.projection_dim
+        expected = pooled + 5 * unet.config.addition_time_embed_dim  # five time ids: the aesthetic score is the last
+        assert unet.config.projection_class_embeddings_input_dim == expected
+        base, refiner = Miniature().load_vae(torch.float32), files.load_vae(torch.float32)
+        refined = refiner.state_dict()
+        assert all(torch.equal(refined[name], value) for name, value in base.state_dict().items())
+
+
+class TestTokenizer:
+    """CLIP's tokenizer, rebuilt from its merges."""
+
+    def test_known_ids(self):
+        tokenizer = clip_tokenizer("<|endoftext|>")
+        assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+        assert len(tokenizer) == tokenizer.vocab_size == 49408
+        assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length) == (49406, 49407, 77)
+
+    def test_paddings(self):
+        first, second = clip_tokenizer("<|endoftext|>"), clip_tokenizer("!")
+        assert (first.pad_token_id, second.pad_token_id) == (49407, 0)
+        for tokenizer, pad in ((first, 49407), (second, 0)):
+            ids = tokenizer("a cat", padding="max_length", max_length=77).input_ids
+            assert ids == [49406, 320, 2368, 49407] + [pad] * 73
+
+    def test_long_text_is_cut_with_its_end_kept(self):
+        ids = clip_tokenizer("!")("cat " * 200, truncation=True, max_length=77).input_ids
+        assert ids == [49406] + [2368] * 75 + [49407]
+
+    def test_case_and_spaces_do_not_count_and_anything_can_be_written(self):
+        tokenizer = clip_tokenizer("!")
+        assert tokenizer("A  PHOTO\nof a Cat").input_ids == tokenizer("a photo of a cat").input_ids
+        for text in ("", "éàü ß", "猫の写真", "🐈", "<zig>", "it's 3,5 cm"):
+            ids = tokenizer(text).input_ids
+            assert ids[0] == 49406
+            assert ids[-1] == 49407
+            assert text == "" or len(ids) > 2
+            assert all(0 <= token < 49406 for token in ids[1:-1])
+
+
+def test_a_model_index_says_what_an_empty_text_is(tmp_path, tiny_sdxl):
+    shutil.copytree(tiny_sdxl.folder, tmp_path / "model")
+    path = tmp_path / "model" / "model_index.json"
+    index = json.loads(path.read_text())
+    for zeros in (True, False):
+        path.write_text(json.dumps({**index, "force_zeros_for_empty_prompt": zeros}))
+        stack = TextStack.load(DiffusersFolder(tmp_path / "model"), torch.float32, torch.device("cpu"))
+        assert bool(stack.empty().prompt_embeds.abs().max() == 0) == zeros
