@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument, add_recipe_arguments
 from finetune.cli.output import print_json
+from finetune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -88,8 +89,6 @@ def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
     Raises:
         AtelierError: what a run would stop at.
     """
-    from finetune.cli.train import quiet_libraries
-
     quiet_libraries()
     from finetune.model.files import noise_scheduler
     from finetune.model.open import open_model

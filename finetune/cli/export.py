@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
+from finetune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.run.folder import RunFolder
@@ -41,7 +42,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export a checkpoint of a run, without loading the model."""
-    from finetune.cli.train import quiet_libraries
     from finetune.recipe import load_recipe
     from finetune.run.folder import RunFolder
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
+from finetune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -39,7 +40,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw and say where the pictures lie."""
-    from finetune.cli.train import quiet_libraries
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.source, overrides(arguments))

@@ -1,13 +1,14 @@
 """`atelier train`: a recipe's run, from pictures to exported files."""
 
 import argparse
-import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument, add_recipe_arguments
 from finetune.cli.output import print_json
+from finetune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -95,7 +96,7 @@ def summary(result: "TrainResult") -> dict[str, Any]:
 def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
     """Say where the files lie and what to type next."""
     if not result.finished:
-        return f"\nStopped and saved. Go on with:\n  atelier train {result.run.recipe} --resume"
+        return f"\nStopped and saved. Go on with:\n  {command_name()} train {result.run.recipe} --resume"
     walls = sorted(result.run.previews.glob("step-*/wall.png"))
     lines = ["", "Done.", "  file      " + "\n            ".join(str(path) for path in result.exports)]
     if walls:
@@ -107,20 +108,23 @@ def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
             "The embedded miniature has random weights for now: it shows that everything works, not what SDXL draws.",
         ]
     prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
+    command = command_name()
     lines += [
         "",
         "Next:",
-        f'  atelier generate {result.run.path} --prompt "{prompt}" --out pictures',
-        f"  atelier export {result.run.path} --format diffusers",
-        "  atelier recipes list",
+        f'  {command} generate {result.run.path} --prompt "{prompt}" --out pictures',
+        f"  {command} export {result.run.path} --format diffusers",
+        f"  {command} recipes list",
     ]
     return "\n".join(lines)
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice off the terminal; their errors still show."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+def command_name() -> str:
+    """Return what a person types for this program here: its path where it is not on the PATH."""
+    program = Path(sys.argv[0])
+    if program.name != "atelier":
+        return "python -m finetune" if program.name == "__main__.py" else "atelier"
+    found = shutil.which("atelier")
+    if found is not None and Path(found).samefile(program):
+        return "atelier"
+    return str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)

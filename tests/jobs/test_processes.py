@@ -1,0 +1,38 @@
+"""Two processes train what one trains: `accelerate launch` shares the same plan and the same draws."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs.conftest import child_environment
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(job) -> None:
+    job.train("name=one")
+    # What `accelerate launch` starts on GPUs; on a CPU its own launcher wants MPI.
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    finished = subprocess.run(
+        [sys.executable, *launch, "-m", "finetune", "train", str(job.recipe), "name=two"],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        cwd=job.recipe.parent,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    one, two = job.losses("one"), job.losses("two")
+    assert one.keys() == two.keys()
+    for step, values in one.items():
+        assert two[step][:2] == pytest.approx(values[:2], rel=2e-4), f"step {step}"
+    [started] = [event for event in job.events("two") if event["kind"] == "run_started"]
+    assert started["environment"]["processes"] == 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
