@@ -27,18 +27,23 @@ def read_file(path: Path, root: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         if not place.is_relative_to(root.resolve()):
             raise PictureError("it leads out of the folder: copy the file into it")
         handle = os.open(place, _FLAGS)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise PictureError(_unreadable(error)) from error
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise PictureError(f"it is {kind_of_file(status.st_mode)}, not a plain file: remove it")
-        if status.st_size > max_bytes:
-            raise PictureError(f"the file has {status.st_size} bytes; at most {max_bytes} are read")
         try:
-            return stream.read(max_bytes + 1)
-        except OSError as error:
-            raise PictureError(_unreadable(error)) from error
+            return _read_plain(handle, max_bytes)
+        finally:
+            os.close(handle)
+    except (OSError, RuntimeError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PictureError(f"it cannot be read: {said}") from error
+
+
+def _read_plain(handle: int, max_bytes: int) -> bytes:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(f"it is {kind_of_file(status.st_mode)}, not a plain file: remove it")
+    if status.st_size > max_bytes:
+        raise PictureError(f"the file has {status.st_size} bytes; at most {max_bytes} are read")
+    with os.fdopen(handle, "rb", closefd=False) as stream:
+        return stream.read(max_bytes + 1)
 
 
 def kind_of_file(mode: int) -> str:
@@ -64,8 +69,3 @@ def name_problem(name: str) -> str | None:
 def shown_name(name: str) -> str:
     """Return a name that is safe to print: control characters and broken bytes are written out."""
     return name if name_problem(name) is None else ascii(name)[1:-1]
-
-
-def _unreadable(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"it cannot be read: {said}"

@@ -84,7 +84,10 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
                 )
             return table[source.split]
         return datasets.load_dataset(str(local), **options)
-    except (OSError, ValueError, LookupError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except SourceError:
+        raise
+    # Damaged files make the library stumble in any way, TypeError and AttributeError among them.
+    except Exception as error:
         said = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SourceError(
             f"the dataset {source.name!r} (split {source.split!r}) cannot be loaded: {said or type(error).__name__}"
@@ -137,7 +140,11 @@ def _read_row(table: Any, row: int, roots: Sequence[Path]) -> bytes:
     if value.get("bytes"):
         return bytes(value["bytes"])
     path = Path(value["path"])
-    root = next((root for root in roots if path.resolve().is_relative_to(root.resolve())), None)
+    try:
+        place = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle; NUL or half a character in a name
+        raise PictureError(f"its file {str(path)!r} cannot be read: {type(error).__name__}") from error
+    root = next((root for root in roots if place.is_relative_to(root.resolve())), None)
     if root is None:
         raise PictureError(f"its file {str(path)!r} lies outside the dataset's folder: copy it in")
     return read_file(path, root)

@@ -98,7 +98,7 @@ def test_parquet_is_read_from_a_folder_and_from_a_file(tmp_path: Path, whole_fol
 
 def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
     table(image=[], text=[]).to_parquet(str(tmp_path / "none.parquet"))
-    with pytest.raises(SourceError, match="no row|no data"):
+    with pytest.raises(SourceError, match=r"no row|no data"):
         scan(tmp_path / "none.parquet")
 
 
