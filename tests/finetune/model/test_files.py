@@ -12,9 +12,9 @@ from finetune.errors import RecipeError
 from finetune.model.files import DiffusersFolder
 from finetune.model.miniature import Miniature
 from finetune.model.open import open_model
-from finetune.model.single_file import SingleFile, clip_tokenizer
+from finetune.model.single_file import SingleFile
 from finetune.model.text import TextStack
-from finetune.recipe.schema import FolderModel, MiniatureModel, SingleFileModel
+from finetune.recipe.schema import FolderModel, SingleFileModel
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -252,64 +252,6 @@ class TestRefused:
         path.write_text(content)
         with pytest.raises(RecipeError, match=r"scheduler_config\.json cannot be read"):
             DiffusersFolder(tmp_path / "model").scheduler_config()
-
-
-class TestMiniature:
-    """The embedded model is the same at every load, and leaves the global generator alone."""
-
-    def test_weights_are_the_same_at_every_load(self):
-        files = open_model(MiniatureModel())
-        for part in _PARTS:
-            first, again = (getattr(files, f"load_{part}")(torch.float32).state_dict() for _ in range(2))
-            assert all(torch.equal(again[name], value) for name, value in first.items())
-
-    def test_loading_draws_nothing_from_the_global_generator(self):
-        state = torch.get_rng_state()
-        Miniature().load_unet(torch.float32)
-        assert torch.equal(torch.get_rng_state(), state)
-
-    def test_the_refiner_is_an_sdxl_refiner(self):
-        files = open_model(MiniatureModel(), refiner=True)
-        assert files.load_text_encoder(torch.float32) is None
-        assert files.load_tokenizer() is None
-        unet = files.load_unet(torch.float32)
-        pooled = files.load_text_encoder_2(torch.float32).config.projection_dim
-        expected = pooled + 5 * unet.config.addition_time_embed_dim  # five time ids: the aesthetic score is the last
-        assert unet.config.projection_class_embeddings_input_dim == expected
-        base, refiner = Miniature().load_vae(torch.float32), files.load_vae(torch.float32)
-        refined = refiner.state_dict()
-        assert all(torch.equal(refined[name], value) for name, value in base.state_dict().items())
-
-
-class TestTokenizer:
-    """CLIP's tokenizer, rebuilt from its merges."""
-
-    def test_known_ids(self):
-        tokenizer = clip_tokenizer("<|endoftext|>")
-        assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
-        assert len(tokenizer) == tokenizer.vocab_size == 49408
-        assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length) == (49406, 49407, 77)
-
-    def test_paddings(self):
-        first, second = clip_tokenizer("<|endoftext|>"), clip_tokenizer("!")
-        assert (first.pad_token_id, second.pad_token_id) == (49407, 0)
-        for tokenizer, pad in ((first, 49407), (second, 0)):
-            ids = tokenizer("a cat", padding="max_length", max_length=77).input_ids
-            assert ids == [49406, 320, 2368, 49407] + [pad] * 73
-
-    def test_long_text_is_cut_with_its_end_kept(self):
-        ids = clip_tokenizer("!")("cat " * 200, truncation=True, max_length=77).input_ids
-        assert ids == [49406] + [2368] * 75 + [49407]
-
-    def test_case_and_spaces_do_not_count_and_anything_can_be_written(self):
-        tokenizer = clip_tokenizer("!")
-        assert tokenizer("A  PHOTO\nof a Cat").input_ids == tokenizer("a photo of a cat").input_ids
-        for text in ("", "éàü ß", "猫の写真", "🐈", "<zig>", "it's 3,5 cm"):
-            ids = tokenizer(text).input_ids
-            assert ids[0] == 49406
-            assert ids[-1] == 49407
-            assert text == "" or len(ids) > 2
-            assert all(0 <= token < 49406 for token in ids[1:-1])
 
 
 def test_a_model_index_says_what_an_empty_text_is(tmp_path, tiny_sdxl):
