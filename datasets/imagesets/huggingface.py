@@ -66,6 +66,8 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
     """
     import datasets
 
+    if local is not None and source.revision is not None:
+        raise SourceError(f"the dataset {source.name!r} lies on this machine and has no revision {source.revision!r}")
     options: dict[str, Any] = {"name": source.config_name, "split": source.split}
     try:
         if local is None:
@@ -75,14 +77,7 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
                 raise SourceError(f"the dataset {source.name!r} is a {local.suffix} file; parquet and arrow are read")
             return datasets.load_dataset(_LOCAL_FILES[local.suffix], data_files=str(local), **options)
         if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-            table = datasets.load_from_disk(str(local))
-            if not isinstance(table, datasets.DatasetDict):
-                return table
-            if source.split not in table:
-                raise SourceError(
-                    f"the dataset {source.name!r} has no split {source.split!r}. Its splits: {', '.join(sorted(table))}"
-                )
-            return table[source.split]
+            return _saved_split(source, datasets.load_from_disk(str(local)))
         return datasets.load_dataset(str(local), **options)
     except SourceError:
         raise
@@ -92,6 +87,28 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
         raise SourceError(
             f"the dataset {source.name!r} (split {source.split!r}) cannot be loaded: {said or type(error).__name__}"
         ) from error
+
+
+def _saved_split(source: HuggingFaceSource, saved: Any) -> Any:
+    """Return the split of what `save_to_disk` wrote: splits by name, or a single one.
+
+    Raises:
+        SourceError: it has no such split, or a configuration is asked for, which is lost on saving.
+    """
+    if source.config_name is not None:
+        raise SourceError(
+            f"the dataset {source.name!r} was saved to disk without configurations: leave config_name out"
+        )
+    if isinstance(saved, dict):
+        if source.split in saved:
+            return saved[source.split]
+        splits = ", ".join(sorted(saved))
+    else:
+        # A dataset that was made in code knows no split; it is what a recipe that names none means.
+        splits = str(saved.split or "train")
+        if source.split in {splits, "train"}:
+            return saved
+    raise SourceError(f"the dataset {source.name!r} has no split {source.split!r}. Its splits: {splits}")
 
 
 def _as_bytes(source: HuggingFaceSource, table: Any) -> Any:

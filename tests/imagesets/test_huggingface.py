@@ -82,6 +82,18 @@ def test_columns_and_split_are_named(tmp_path: Path) -> None:
         scan(tmp_path / "saved", image_column="picture", caption_column="prompt")
 
 
+def test_a_setting_that_a_saved_dataset_cannot_follow_is_refused(tmp_path: Path) -> None:
+    """Passed over, it would train on other pictures than the recipe says."""
+    table(image=[embedded(encoded(scene()))], text=["a star"]).save_to_disk(str(tmp_path / "saved"))
+    assert len(scan(tmp_path / "saved").samples) == 1
+    with pytest.raises(SourceError, match=r"has no split 'validation'. Its splits: train"):
+        scan(tmp_path / "saved", split="validation")
+    with pytest.raises(SourceError, match="leave config_name out"):
+        scan(tmp_path / "saved", config_name="large")
+    with pytest.raises(SourceError, match="lies on this machine and has no revision 'v2'"):
+        scan(tmp_path / "saved", revision="v2")
+
+
 @pytest.mark.parametrize("whole_folder", [True, False], ids=["folder", "file"])
 def test_parquet_is_read_from_a_folder_and_from_a_file(tmp_path: Path, whole_folder: bool) -> None:
     folder = tmp_path / "parquet"
