@@ -94,23 +94,26 @@ class Sampler:
         pipeline.set_progress_bar_config(disable=True)
         unfinished: list[Tensor] = []
 
-        def keep(pipe: StableDiffusionXLPipeline, _index: int, timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+        def keep(
+            pipe: StableDiffusionXLPipeline, _index: int, timestep: Tensor, values: dict[str, Any]
+        ) -> dict[str, Any]:
             if denoising_end is not None and timestep >= _cutoff(pipe.scheduler, denoising_end):
                 unfinished[:] = [values["latents"]]
             return {}
 
+        arguments = {
+            **guidance.arguments(unet.device),
+            **request.conditioning(),
+            "height": request.size[0],
+            "width": request.size[1],
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "output_type": "latent",
+        }
         with self.autocast():
-            finished = pipeline(
-                **guidance.arguments(unet.device),
-                **request.conditioning(),
-                height=request.size[0],
-                width=request.size[1],
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                generator=torch.Generator().manual_seed(request.seed),
-                output_type="latent",
-                callback_on_step_end=keep,
-            ).images
+            finished = pipeline(**arguments, generator=_noise_of(request), callback_on_step_end=keep).images
+            if denoising_end is not None and not unfinished:  # before the first step: only the noise is handed over
+                unfinished = [pipeline(**arguments, generator=_noise_of(request), denoising_end=denoising_end).images]
         return BaseLatents(finished, unfinished[0] if unfinished else None)
 
     @torch.no_grad()
@@ -146,7 +149,7 @@ class Sampler:
                 negative_aesthetic_score=refiner.negative_aesthetic_score,
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
-                generator=torch.Generator().manual_seed(request.seed),
+                generator=_noise_of(request),
                 output_type="latent",
             ).images
 
@@ -160,3 +163,8 @@ def _cutoff(scheduler: EulerDiscreteScheduler, denoising_end: float) -> int:
 def base_share(refiner: EnsembleRefiner | ImageToImageRefiner | None) -> float | None:
     """Return where the base stops when a refiner takes its unfinished latents over, or None where it finishes."""
     return refiner.switch_at if isinstance(refiner, EnsembleRefiner) else None
+
+
+def _noise_of(request: PictureRequest) -> torch.Generator:
+    """Return the generator a request's noise is drawn from, afresh."""
+    return torch.Generator().manual_seed(request.seed)
