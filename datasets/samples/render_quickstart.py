@@ -2,7 +2,7 @@
 
     python datasets/samples/render_quickstart.py
 
-writes `quickstart/` beside this file: PNG pictures with their captions. The same bytes every time.
+writes `quickstart/` beside this file: PNG pictures with their captions. The same pixels every time.
 """
 
 from dataclasses import dataclass

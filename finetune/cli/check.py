@@ -12,9 +12,11 @@ from finetune.cli.quiet import quiet_libraries
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.training.pictures import TrainingPictures
+    from imagesets.samples import Note
     from imagesets.scan import ScanReport
 
 _SHOWN = 50
+_NAMES_SHOWN = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,6 +51,7 @@ def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, wit
     report = scan_pictures(recipe)
     pictures = plan_pictures(recipe, report) if report.samples else None
     if pictures is not None:
+        warnings += note_warnings(report)
         warnings += picture_warnings(recipe, pictures)
         if with_model:
             check_model(recipe, pictures)
@@ -60,12 +63,22 @@ def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, wit
     return 3 if stops else 0
 
 
+def note_warnings(report: "ScanReport") -> list[str]:
+    """Say what the scan noted, one line a kind with the first few names."""
+    by_kind: dict[str, list[Note]] = {}
+    for note in report.notes:
+        by_kind.setdefault(note.kind, []).append(note)
+    warnings = []
+    for kind, notes in by_kind.items():
+        names = ", ".join(note.name for note in notes[:_NAMES_SHOWN])
+        more = f" and {len(notes) - _NAMES_SHOWN} more" if len(notes) > _NAMES_SHOWN else ""
+        warnings.append(f"{kind.replace('_', ' ')}: {len(notes)} ({names}{more}). {notes[0].text}")
+    return warnings
+
+
 def picture_warnings(recipe: "Recipe", pictures: "TrainingPictures") -> list[str]:
     """Say what is allowed and probably not meant, with the numbers."""
     warnings = []
-    empty = [sample.name for sample in pictures.samples if not sample.caption.strip()]
-    if empty:
-        warnings.append(f"{len(empty)} pictures have no caption, the first: {empty[0]}")
     micro = recipe.training.micro_batch_size
     sizes = Counter(pictures.bucket_of(index) for index in range(len(pictures.samples)))
     short = {bucket: count for bucket, count in sizes.items() if count % micro}
@@ -115,6 +128,8 @@ def findings(
         "recipe": recipe.name,
         "pictures": len(report.samples),
         "bad_pictures": [{"name": bad.name, "reason": bad.reason} for bad in report.bad],
+        "notes": [{"name": note.name, "kind": note.kind, "text": note.text} for note in report.notes],
+        "ignored_files": len(report.ignored),
         "warnings": list(warnings),
         "steps": recipe.training.steps,
     }
@@ -143,7 +158,8 @@ def as_text(
 ) -> str:
     """Write what was found for a person."""
     lines = [f"{recipe.name}: {recipe.purpose}" if recipe.purpose else recipe.name]
-    lines.append(f"  pictures   {len(report.samples)} usable, {len(report.bad)} not")
+    ignored = f", {len(report.ignored)} other files" if report.ignored else ""
+    lines.append(f"  pictures   {len(report.samples)} usable, {len(report.bad)} not{ignored}")
     if pictures is not None:
         epochs = recipe.training.steps / pictures.steps_per_epoch
         lines.append(

@@ -1,6 +1,6 @@
 """From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import imagesets
 from finetune.errors import DataError
@@ -13,8 +13,12 @@ from imagesets.scan import ScanReport, scan_sources
 _REASONS_SHOWN = 20
 
 
-def scan_pictures(recipe: Recipe) -> ScanReport:
+def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> ScanReport:
     """Read and check every picture and caption the recipe names.
+
+    Args:
+        recipe: the recipe.
+        progress: called with (done, total) as pictures are read.
 
     Raises:
         DataError: a source cannot be read at all.
@@ -25,6 +29,7 @@ def scan_pictures(recipe: Recipe) -> ScanReport:
             [_source(source) for source in data.sources],
             background=data.background,
             max_pixels=round(data.max_megapixels * 1_000_000),
+            progress=progress,
         )
     except imagesets.SourceError as error:
         raise DataError(str(error)) from error
@@ -37,13 +42,9 @@ def require_usable(report: ScanReport, on_bad_image: str) -> None:
         DataError: naming each bad picture with its reason.
     """
     if report.bad and on_bad_image == "stop":
-        lines = [f"  {bad.name}: {bad.reason}" for bad in report.bad[:_REASONS_SHOWN]]
-        if len(report.bad) > _REASONS_SHOWN:
-            lines.append(f"  … and {len(report.bad) - _REASONS_SHOWN} more: atelier check lists them all")
         raise DataError(
-            f"{len(report.bad)} of {len(report.bad) + len(report.samples)} pictures cannot be used:\n"
-            + "\n".join(lines)
-            + "\nMend or remove them, or train without them: data.on_bad_image=skip"
+            f"{report.describe_bad(_REASONS_SHOWN)}\n"
+            "Mend or remove them, or train without them: data.on_bad_image=skip (atelier check lists them all)"
         )
     if not report.samples:
         raise DataError("no picture can be used. Give a folder with JPEG, PNG or WebP files: data.sources.0.path=…")

@@ -10,9 +10,10 @@ import psutil
 import torch
 from diffusers import AutoencoderKL
 
-from finetune.errors import DivergedError
+from finetune.errors import DataError, DivergedError
 from finetune.model.text import TextEmbeddings, TextStack
 from finetune.model.vae import LatentMoments, encode_moments
+from imagesets import PictureError
 from imagesets.framing import Frame
 from imagesets.scan import Sample
 
@@ -30,9 +31,14 @@ def picture_moments(vae: AutoencoderKL, sample: Sample, frame: Frame) -> LatentM
     """Read a picture, cut it to its frame and encode it.
 
     Raises:
+        DataError: the picture was changed or removed since it was scanned.
         DivergedError: the VAE gives a number that is not finite, with the picture's name.
     """
-    moments = encode_moments(vae, sample.render(frame))
+    try:
+        pixels = sample.render(frame)
+    except PictureError as error:
+        raise DataError(f"{sample.name}: {error}") from error
+    moments = encode_moments(vae, pixels)
     if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
         raise DivergedError(
             f"{sample.name}: the VAE encodes this picture to numbers that are not finite ({vae.dtype}). "

@@ -14,18 +14,22 @@ _NAMES_SHOWN = 8
 def reduce_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
     """Sum gradients over all processes, in one exchange.
 
-    A process that had no batch in a short last step takes part with zeros. The samples' weights already sum to one
-    over the whole step, so the sum is the step's gradient.
+    A process that had no batch in a short last step takes part with zeros; a parameter that has a gradient nowhere has
+    none afterwards either, so that the optimizer leaves it alone. The samples' weights already sum to one over the
+    whole step, so the sum is the step's gradient.
     """
     if accelerator.num_processes == 1:
         return
+    device = parameters[0].device
+    present = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=device)
     flat = torch.cat([
-        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten()
-        for parameter in parameters
+        present,
+        *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters),
     ])  # fmt: skip
     summed = accelerator.reduce(flat, reduction="sum")
-    for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = gradient.view_as(parameter).clone()
+    counts, *gradients = summed.split([len(parameters), *(parameter.numel() for parameter in parameters)])
+    for parameter, count, gradient in zip(parameters, counts.tolist(), gradients, strict=True):
+        parameter.grad = gradient.view_as(parameter).clone() if count else None
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -143,9 +143,9 @@ def optimizer_step(state: TrainingState) -> StepReport:
     names = [planned.sample.name for batch in batches for planned in batch]
 
     losses = accumulate_gradients(state, step, batches)
-    drop_stopped_gradients(state, step)
     parameters = list(state.parameters.values())
     reduce_gradients(state.accelerator, parameters)
+    drop_stopped_gradients(state, step)
     state.scaler.unscale_(state.optimizer)
     norm = gradient_norm(parameters)
     grad_norm = float(norm)

@@ -51,4 +51,4 @@ def _log_wall(accelerator: Accelerator, run: RunFolder, event: Event) -> None:
     with Image.open(run.path / event["pictures"][0]) as wall:
         pixels = np.asarray(wall.convert("RGB"))
     for tracker in accelerator.trackers:
-        tracker.log_images({"validation/previews": pixels[None]}, step=event["step"])
+        tracker.log_images({"validation/previews": pixels[None]}, step=event["step"], dataformats="NHWC")

@@ -26,8 +26,10 @@ def test_two_processes_train_what_one_does(job) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     one, two = job.losses("one"), job.losses("two")
     assert one.keys() == two.keys()
-    for step, values in one.items():
-        assert two[step][:2] == pytest.approx(values[:2], rel=2e-4), f"step {step}"
+    # Sums over processes round otherwise, and Adam's first steps enlarge that; other pictures or draws would differ in
+    # the first digit.
+    for step, (loss, grad_norm, *_) in one.items():
+        assert two[step][:2] == pytest.approx((loss, grad_norm), rel=1e-5 if step == 1 else 1e-2), f"step {step}"
     [started] = [event for event in job.events("two") if event["kind"] == "run_started"]
     assert started["environment"]["processes"] == 2
 

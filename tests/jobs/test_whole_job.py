@@ -148,7 +148,7 @@ def test_diffusers_loads_the_file_whole_and_its_change_is_the_trained_one(traine
     made.load_lora_weights(run / "exports", weight_name=form)
     assert not np.array_equal(draw(made), base), "the LoRA changes the picture"
 
-    found = 0
+    found, untrained = 0, []
     for component in COMPONENTS:
         for path, layer in getattr(made, component).named_modules():
             if not hasattr(layer, "lora_A"):
@@ -157,9 +157,13 @@ def test_diffusers_loads_the_file_whole_and_its_change_is_the_trained_one(traine
             [adapter] = layer.lora_A
             difference = layer.get_delta_weight(adapter).double() - wanted[component, name].delta()
             assert difference.abs().max() <= 1e-6
-            assert wanted[component, name].delta().abs().max() > 1e-6, "a module that learned nothing proves nothing"
+            if not wanted[component, name].delta().any():
+                untrained.append((component, name))
             found += 1
     assert found == len(wanted) == 169 + 18 + 18
+    # The first encoder's last layer stands behind the penultimate one that is used, so nothing ever reaches it.
+    assert len(untrained) == 6, "a module that learned nothing proves nothing"
+    assert all(entry[0] == "text_encoder" and ".layers.2." in entry[1] for entry in untrained)
     made.disable_lora()
     assert np.array_equal(draw(made), base), "LoRA off equals the base bit for bit"
 
