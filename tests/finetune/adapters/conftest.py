@@ -1,5 +1,7 @@
 """The miniature's models, a batch for its U-Net, and a way to move an adapter away from where it starts."""
 
+import copy
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -10,12 +12,17 @@ from finetune.adapters.lora import lora_parameters
 from finetune.model.miniature import Miniature
 
 
+@functools.cache
+def _loaded(component: str) -> nn.Module:
+    return getattr(Miniature(), f"load_{component}")(torch.float32)
+
+
 @pytest.fixture
 def load() -> Callable[..., nn.Module]:
-    """Return a function that loads one of the miniature's models."""
+    """Return a function that gives a fresh copy of one of the miniature's models; drawing its weights takes longer."""
 
     def load_component(component: str = "unet", dtype: torch.dtype = torch.float32) -> nn.Module:
-        return getattr(Miniature(), f"load_{component}")(dtype)
+        return nn.Module.to(copy.deepcopy(_loaded(component)), dtype)
 
     return load_component
 

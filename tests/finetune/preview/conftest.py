@@ -66,9 +66,9 @@ class Studio:
         return self.sampler.refined_latents(self.refiner, self.vae, scheduler, request, guidance, latents, refiner)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studio() -> Studio:
-    """Return the models, loaded once a module: drawing changes none of them."""
+    """Return the models, loaded once: drawing changes none of them."""
     base, refiner = Miniature(), Miniature(refiner=True)
     cpu = torch.device("cpu")
     return Studio(
