@@ -35,9 +35,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_line(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a line; overrides may stand anywhere, also behind options, where argparse alone would not take them."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest != overrides or (overrides and not hasattr(arguments, "overrides")):
+        unknown = [word for word in rest if word not in overrides] or rest
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if overrides:
+        arguments.overrides = [*arguments.overrides, *overrides]
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_line(argv)
     try:
         code: int = arguments.run(arguments)
     except AtelierError as error:

@@ -65,6 +65,7 @@ class Figures:
         )
 
 
+_QUIET_STAGES = ("train", "export", "previews")
 _SHORT = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2"}
 
 
@@ -162,6 +163,6 @@ def describe(event: Event) -> str:
         case "command_done":
             return f"done: {event['command']}"
         case "stage":
-            return f"{event['name']} …" if event["done"] == 0 and event["name"] not in ("train", "export") else ""
+            return f"{event['name']} …" if event["done"] == 0 and event["name"] not in _QUIET_STAGES else ""
         case _:
             return ""

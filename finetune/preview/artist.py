@@ -1,9 +1,11 @@
 """The previews of a run: the same prompts and seeds each time, LoRA off once and on at intervals, base and refined.
 
-The refiner is in memory only for its part: it is opened, memory-mapped, used and let go.
+One large model is on the card at a time: the base gives way to the refiner, which is opened, used and let go, and to
+the VAE.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,28 +88,28 @@ class Artist:
 
     def _draw_all(self, unet: UNet2DConditionModel) -> list[list[Pixels]]:
         """Return, for each request, the base's picture and, where there is a refiner, the refined one."""
-        guidance = self.guidance if self.text is None else encode_guidance(self.text, self.requests)
+        with self.sampler.autocast():  # an encoder in training has float32 factors beside weights of lower precision
+            guidance = self.guidance if self.text is None else encode_guidance(self.text, self.requests)
         assert guidance is not None
         scheduler = sampling_scheduler(self.files)
-        pictures, hand_over = [], []
         end = base_share(self.refiner) if self.refiner_files is not None else None
-        for request, encoded in zip(self.requests, guidance, strict=True):
-            drawn = self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, end)
-            pictures.append([decode_latents(self.vae, drawn.finished)[0]])
-            hand_over.append(drawn.finished if drawn.unfinished is None else drawn.unfinished)
-        if self.refiner_files is not None:
-            for row, refined in zip(pictures, self._refine_all(self.refiner_files, hand_over), strict=True):
-                row.append(refined)
-        return pictures
+        drawn = [
+            self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, end)
+            for request, encoded in zip(self.requests, guidance, strict=True)
+        ]
+        latents = [[base.finished] for base in drawn]
+        with parked(unet):
+            if self.refiner_files is not None:
+                hand_over = [base.finished if base.unfinished is None else base.unfinished for base in drawn]
+                for row, refined in zip(latents, self._refine_all(self.refiner_files, hand_over), strict=True):
+                    row.append(refined)
+            return [[decode_latents(self.vae, latent)[0] for latent in row] for row in latents]
 
-    def _refine_all(self, files: ModelFiles, hand_over: Sequence[Tensor]) -> list[Pixels]:
+    def _refine_all(self, files: ModelFiles, hand_over: Sequence[Tensor]) -> list[Tensor]:
         unet = files.load_unet(self.weight_dtype).to(hand_over[0].device)
         scheduler = sampling_scheduler(files)
         return [
-            decode_latents(
-                self.vae,
-                self.sampler.refined_latents(unet, self.vae, scheduler, request, encoded, latents, self.refiner),
-            )[0]
+            self.sampler.refined_latents(unet, self.vae, scheduler, request, encoded, latents, self.refiner)
             for request, encoded, latents in zip(self.requests, self.refiner_guidance, hand_over, strict=True)
         ]
 
@@ -136,3 +138,19 @@ class Artist:
         if "refiner" in title:
             settings["refiner"] = self.refiner.model_dump(mode="json")
         return settings
+
+
+@contextmanager
+def parked(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Keep a U-Net in the machine's memory inside the block, so that the refiner or the VAE has the card to itself."""
+    device = unet.device
+    if device.type == "cpu":
+        yield
+        return
+    unet.to("cpu")
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        torch.cuda.empty_cache()
+        unet.to(device)

@@ -119,7 +119,9 @@ class Recorder:
         """Draw the previews of this step."""
         if self.draw is None:
             return
+        self.emit("stage", step=state.global_step, name="previews", done=0, total=1)
         paths = self.draw(self.run.preview(state.global_step), state.global_step)
+        self.emit("stage", step=state.global_step, name="previews", done=1, total=1)
         pictures = [path.relative_to(self.run.path).as_posix() for path in paths]
         self.emit("preview", step=state.global_step, pictures=pictures)
 

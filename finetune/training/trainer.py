@@ -176,8 +176,10 @@ def assemble(
     refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
     latents = encode_pictures(recipe, files, pictures, dtype, device, _stage(recorder, stop, "latents"))
 
-    _stage(recorder, stop, "U-Net")(0, 1)
+    loading = _stage(recorder, stop, "U-Net")
+    loading(0, 1)
     unet = files.load_unet(dtype).to(device)
+    loading(1, 1)
     key = DropoutKey()
     groups = attach_adapters(recipe, unet, text.stack, key)
     prepare_for_training(recipe, unet, text.stack)
