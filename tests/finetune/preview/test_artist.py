@@ -61,6 +61,13 @@ def test_later_the_adapter_is_drawn_beside_it(make_artist, make_request, adapted
     assert adapted.training  # as it was
 
 
+def test_nothing_is_dropped_out_while_drawing(make_artist, make_request, adapted, tmp_path):
+    artist = make_artist([make_request()])
+    in_training = _contents(artist.draw(adapted, [adapted], tmp_path / "a", step=7))
+    assert _contents(artist.draw(adapted.eval(), [adapted], tmp_path / "b", step=7)) == in_training
+    assert not adapted.training
+
+
 def test_the_same_step_is_drawn_bit_for_bit(make_artist, make_request, adapted, tmp_path):
     """By another artist too, as after a resume."""
     requests = [make_request(seed=1, negative_prompt="a dog")]
