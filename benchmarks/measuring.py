@@ -115,9 +115,9 @@ def write_pictures(folder: Path, count: int, side_px: int, seed: int = 0) -> Non
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file that holds one a line, passing over lines that are something else."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    """Return the objects of a file that holds one a line, passing over other lines and one that is being written."""
+    whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
 
 def print_rows(rows: Sequence[Row], other: str = "bare") -> None:
