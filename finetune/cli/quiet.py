@@ -4,9 +4,14 @@ import os
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice off the terminal; their errors still show."""
+    """Keep the libraries' own bars and advice off the terminal; their errors still show.
+
+    Call it before torch is imported for the first time: the libraries read their settings as they are imported.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # 'Loading weights' for every encoder; downloads keep theirs
