@@ -6,6 +6,7 @@ channel-axis", and the pooled embedding of the second encoder conditions the U-N
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class TextEmbeddings:
         return TextEmbeddings(
             self.prompt_embeds.to(device=device, dtype=dtype), self.pooled_prompt_embeds.to(device=device, dtype=dtype)
         )
+
+    def zeros_like(self) -> "TextEmbeddings":
+        """Return embeddings of the same shape that are all zero."""
+        return TextEmbeddings(torch.zeros_like(self.prompt_embeds), torch.zeros_like(self.pooled_prompt_embeds))
 
     @staticmethod
     def cat(parts: "Sequence[TextEmbeddings]") -> "TextEmbeddings":
@@ -79,12 +84,9 @@ class TextStack:
         """
         hidden: list[Tensor] = []
         if self.text_encoder is not None and self.tokenizer is not None:
-            ids = tokenize(self.tokenizer, captions).to(self.device)
-            hidden.append(self.text_encoder(ids, output_hidden_states=True).hidden_states[-2])
-        ids_2 = tokenize(self.tokenizer_2, captions).to(self.device)
-        output = self.text_encoder_2(ids_2, output_hidden_states=True)
-        hidden.append(output.hidden_states[-2])
-        return TextEmbeddings(torch.cat(hidden, dim=-1), output.text_embeds)
+            hidden.append(encode_first(self.text_encoder, self.tokenizer, captions))
+        hidden_2, pooled = encode_second(self.text_encoder_2, self.tokenizer_2, captions)
+        return TextEmbeddings(torch.cat([*hidden, hidden_2], dim=-1), pooled)
 
     @torch.no_grad()
     def encode_frozen(self, captions: Sequence[str]) -> list[TextEmbeddings]:
@@ -94,11 +96,35 @@ class TextStack:
     def empty(self) -> TextEmbeddings:
         """Return what stands for 'no caption': zeros on the base, the encoded empty text on a refiner."""
         embeddings = self.encode_frozen([""])[0]
-        if not self.zero_when_empty:
-            return embeddings
-        return TextEmbeddings(
-            torch.zeros_like(embeddings.prompt_embeds), torch.zeros_like(embeddings.pooled_prompt_embeds)
-        )
+        return embeddings.zeros_like() if self.zero_when_empty else embeddings
+
+
+class FrozenEncoder(Protocol):
+    """What encodes texts without gradients: a `TextStack`, or `FrozenText`, which has done so already."""
+
+    def encode_frozen(self, captions: Sequence[str]) -> list[TextEmbeddings]:
+        """Return each caption's embeddings."""
+        ...
+
+    def empty(self) -> TextEmbeddings:
+        """Return what stands for 'no caption'."""
+        ...
+
+
+def encode_first(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """Return the first encoder's penultimate hidden states, (B, 77, width)."""
+    ids = tokenize(tokenizer, captions).to(encoder.device)
+    hidden: Tensor = encoder(ids, output_hidden_states=True).hidden_states[-2]
+    return hidden
+
+
+def encode_second(
+    encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, captions: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Return the second encoder's penultimate hidden states, (B, 77, width), and its pooled projection, (B, width)."""
+    ids = tokenize(tokenizer, captions).to(encoder.device)
+    output = encoder(ids, output_hidden_states=True)
+    return output.hidden_states[-2], output.text_embeds
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:

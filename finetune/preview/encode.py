@@ -4,21 +4,27 @@ from collections.abc import Sequence
 
 import torch
 
-from finetune.model.text import TextEmbeddings, TextStack
+from finetune.model.text import FrozenEncoder, TextEmbeddings
 from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 
 
+def texts_of(requests: Sequence[PictureRequest]) -> list[str]:
+    """Return every text that drawing these requests encodes."""
+    prompts = [request.prompt for request in requests]
+    return prompts + [request.negative_prompt for request in requests if request.negative_prompt]
+
+
 @torch.no_grad()
-def encode_guidance(stack: TextStack, requests: Sequence[PictureRequest]) -> list[Guidance]:
+def encode_guidance(encoder: FrozenEncoder, requests: Sequence[PictureRequest]) -> list[Guidance]:
     """Encode each request's prompt and negative prompt with the model that will draw it, and keep them on the CPU."""
     return [
         Guidance(
-            stack.encode_frozen([request.prompt])[0].to("cpu"), _negative(stack, request.negative_prompt).to("cpu")
+            encoder.encode_frozen([request.prompt])[0].to("cpu"), _negative(encoder, request.negative_prompt).to("cpu")
         )
         for request in requests
     ]
 
 
-def _negative(stack: TextStack, negative_prompt: str) -> TextEmbeddings:
-    return stack.encode_frozen([negative_prompt])[0] if negative_prompt else stack.empty()
+def _negative(encoder: FrozenEncoder, negative_prompt: str) -> TextEmbeddings:
+    return encoder.encode_frozen([negative_prompt])[0] if negative_prompt else encoder.empty()

@@ -13,13 +13,14 @@ from finetune.adapters.trained import section_of
 from finetune.adapters.weights import Component
 from finetune.errors import DataError, RecipeError
 from finetune.model.files import Geometry, ModelFiles
+from finetune.model.frozen_text import FrozenText, Progress
 from finetune.model.text import TextStack
 from finetune.model.vae import LatentMoments, vae_dtype
-from finetune.preview.encode import encode_guidance
+from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.preview.sampling import Guidance
 from finetune.recipe.schema import Adapter, Recipe
-from finetune.training.encode import LatentCache, LiveText, Progress, TextCache, latents_fit, picture_moments
+from finetune.training.encode import LatentCache, LiveText, TextCache, latents_fit, picture_moments
 from finetune.training.groups import AdapterGroup
 from finetune.training.pictures import TrainingPictures
 from imagesets.framing import Frame
@@ -42,15 +43,19 @@ class EncodedText:
 
 
 class PictureEncoder:
-    """The VAE's latents for (picture, frame): cached, or encoded when asked for."""
+    """The VAE, and its latents for (picture, frame): cached, or encoded when asked for."""
 
     def __init__(self, vae: AutoencoderKL, cache: LatentCache | None) -> None:
         self.vae = vae
-        self._cache = cache
+        self.cache = cache
 
     def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
         """Return the moments of a picture in a frame."""
-        return picture_moments(self.vae, sample, frame) if self._cache is None else self._cache(sample, frame)
+        return picture_moments(self.vae, sample, frame) if self.cache is None else self.cache(sample, frame)
+
+    def source(self) -> "LatentCache | PictureEncoder":
+        """Return what gives latents in training: the cache alone where there is one, so that the VAE can be let go."""
+        return self if self.cache is None else self.cache
 
 
 def trains_text(adapter: Adapter) -> bool:
@@ -68,10 +73,11 @@ def encode_text(
     progress: Progress,
 ) -> EncodedText:
     """Encode all captions and prompts and let the encoders go, or keep them where they are trained."""
-    stack = TextStack.load(files, dtype, device)
     if trains_text(recipe.adapter):
+        stack = TextStack.load(files, dtype, device)
         return EncodedText(LiveText(stack), stack, None)
-    return EncodedText(TextCache.build(stack, captions, progress), None, encode_guidance(stack, requests))
+    frozen = FrozenText.build(files, [*captions, *texts_of(requests)], dtype, device, progress)
+    return EncodedText(TextCache.build(frozen, captions, _unseen), None, encode_guidance(frozen, requests))
 
 
 def encode_refiner_text(
@@ -80,7 +86,12 @@ def encode_refiner_text(
     """Encode the previews' prompts with the refiner's own encoder and let it go."""
     if files is None or not requests:
         return []
-    return encode_guidance(TextStack.load(files, dtype, device), requests)
+    frozen = FrozenText.build(files, texts_of(requests), dtype, device, _unseen)
+    return encode_guidance(frozen, requests)
+
+
+def _unseen(_done: int, _total: int) -> None:
+    """Report no progress: there is nothing to wait for."""
 
 
 def encode_pictures(

@@ -4,14 +4,15 @@ Latents are addressed by content: the picture's hash, its frame, the VAE. They a
 needs only the same key. Text is addressed by the caption as it is encoded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import psutil
 import torch
 from diffusers import AutoencoderKL
 
 from finetune.errors import DataError, DivergedError
-from finetune.model.text import TextEmbeddings, TextStack
+from finetune.model.frozen_text import Progress
+from finetune.model.text import FrozenEncoder, TextEmbeddings, TextStack
 from finetune.model.vae import LatentMoments, encode_moments
 from imagesets import PictureError
 from imagesets.framing import Frame
@@ -22,9 +23,6 @@ MEMORY_SHARE = 0.25
 
 BYTES_PER_LATENT = 2 * 4 * 4
 """Mean and standard deviation, four channels, float32."""
-
-Progress = Callable[[int, int], None]
-"""(done, total), called as a stage goes on; it may raise to stop the stage."""
 
 
 def picture_moments(vae: AutoencoderKL, sample: Sample, frame: Frame) -> LatentMoments:
@@ -75,13 +73,13 @@ class TextCache:
         self._embeddings: dict[str, TextEmbeddings] = {}
 
     @staticmethod
-    def build(stack: TextStack, captions: Iterable[str], progress: Progress) -> "TextCache":
+    def build(encoder: FrozenEncoder, captions: Iterable[str], progress: Progress) -> "TextCache":
         """Encode every distinct caption once."""
-        cache = TextCache(stack.empty().to("cpu"))
+        cache = TextCache(encoder.empty().to("cpu"))
         distinct = sorted(set(captions))
         for done, caption in enumerate(distinct):
             progress(done, len(distinct))
-            cache._embeddings[caption] = stack.encode_frozen([caption])[0].to("cpu")
+            cache._embeddings[caption] = encoder.encode_frozen([caption])[0].to("cpu")
         progress(len(distinct), len(distinct))
         return cache
 
@@ -97,7 +95,6 @@ class LiveText:
 
     def __init__(self, stack: TextStack) -> None:
         self._stack = stack
-        self._empty = stack.empty()
 
     def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
         """Encode a batch with gradients; None stands for a dropped caption.

@@ -189,7 +189,7 @@ def assemble(
         noise_scheduler=schedule,
         objective=objective,
         pictures=pictures,
-        latents=latents,
+        latents=latents.source(),
         text=text.source,
         vae_scaling_factor=latents.vae.config.scaling_factor,
         groups=groups,
