@@ -44,9 +44,10 @@ def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, wit
         with_model: look at the model's files too, which may download a hub model that the recipe names.
     """
     from finetune.recipe import load_recipe, recipe_warnings
+
+    recipe = load_recipe(reference, overrides)  # first, and alone: a mistake in it is told at once
     from finetune.training.data import plan_pictures, scan_pictures
 
-    recipe = load_recipe(reference, overrides)
     warnings = list(recipe_warnings(recipe))
     report = scan_pictures(recipe)
     pictures = plan_pictures(recipe, report) if report.samples else None

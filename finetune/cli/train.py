@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         return check_recipe(arguments.recipe, arguments.overrides, as_json=arguments.json, with_model=True)
     from finetune.cli.progress import choose_listener
     from finetune.recipe import load_recipe, recipe_warnings
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)  # first, and alone: a mistake in it is told at once
     from finetune.training.data import plan_pictures, require_usable, scan_pictures
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
     for warning in recipe_warnings(recipe):
         print(f"warning: {warning}", file=sys.stderr)
     require_free_folder(recipe, resume=arguments.resume)
