@@ -42,7 +42,7 @@ from measuring import (
 HERE = Path(__file__).resolve().parent
 RANK = 16
 RESOLUTION = 256
-NUM_PICTURES = 6
+NUM_PICTURES = 4
 STEP_BAR = 1.03
 FIRST_STEP_BAR = 1.5
 PEAK_BAR_GIB = 7.0

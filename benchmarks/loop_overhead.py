@@ -63,8 +63,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Time the kit's loop on the miniature beside a bare loop.")
-    parser.add_argument("--blocks", type=int, default=8, help="how many blocks each side takes")
-    parser.add_argument("--block", type=int, default=25, help="steps in a block")
+    parser.add_argument("--blocks", type=int, default=40, help="how many blocks each side takes")
+    parser.add_argument("--block", type=int, default=5, help="steps in a block")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write everything measured here")
     return parser.parse_args()
