@@ -15,6 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from finetune.adapters.dora import use_float32_norms
 from finetune.adapters.dropout import DropoutKey, KeyedDropout
 from finetune.adapters.targets import target_paths
 from finetune.adapters.weights import Component, LoraModule
@@ -134,6 +135,7 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
         _assign(layer.lora_B[ADAPTER_NAME].weight, module.up)
         layer.scaling[ADAPTER_NAME] = module.scale
         layer.cast_input_dtype_enabled = False
+        use_float32_norms(layer, ADAPTER_NAME)
         if module.magnitude is not None:
             weight = layer.lora_magnitude_vector[ADAPTER_NAME].weight
             _assign(weight, module.magnitude.reshape(weight.shape))
@@ -141,11 +143,10 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
 
 
 def _initialize(layer: LoraLayer, seed: int) -> None:
-    """Draw the first factor as peft does (Kaiming uniform, a = sqrt 5) and zero the second, both in float32."""
+    """Draw the first factor as peft does (Kaiming uniform, a = sqrt 5) and zero the second; all in float32."""
     for factors in (layer.lora_A, layer.lora_B):
         factors[ADAPTER_NAME].to(torch.float32)
-    if ADAPTER_NAME in layer.lora_magnitude_vector:
-        layer.lora_magnitude_vector[ADAPTER_NAME].to(torch.float32)
+    use_float32_norms(layer, ADAPTER_NAME)
     generator = torch.Generator().manual_seed(seed)
     down = layer.lora_A[ADAPTER_NAME].weight
     drawn = nn.init.kaiming_uniform_(torch.empty(down.shape), a=math.sqrt(5), generator=generator)

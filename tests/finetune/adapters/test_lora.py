@@ -70,6 +70,45 @@ def test_starts_as_the_identity(load, run, component, targets, method):
         assert torch.equal(adapted, plain)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_dora_starts_as_the_identity_on_a_base_of_lower_precision(load, run, dtype):
+    """Norms in the base's precision would move the output by about 1 % (bf16) or 0.1 % (fp16)."""
+    unet = _inject(load("unet", dtype), "unet", _ALL, "dora")
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        adapted = run(unet).double()
+        with lora_disabled([unet]):
+            plain = run(unet).double()
+    assert float((adapted - plain).norm() / plain.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+def test_magnitudes_start_as_the_norms_of_the_weights(load, dtype):
+    unet = _inject(load("unet", dtype), "unet", _ALL, "dora")
+    kinds = set()
+    for _, layer in lora_layers(unet):
+        magnitude = layer.lora_magnitude_vector[ADAPTER_NAME].weight.detach()
+        norm = layer.base_layer.weight.detach().double().flatten(1).norm(dim=1)
+        torch.testing.assert_close(magnitude.flatten().double(), norm, rtol=1e-6, atol=0)
+        convolution = layer.base_layer.weight.dim() == 4
+        assert magnitude.shape == ((1, len(norm), 1, 1) if convolution else (len(norm),))  # peft's shapes
+        kinds.add(convolution)
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize(
+    "path", ["mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "mid_block.resnets.0.conv1"]
+)
+def test_dora_in_bf16_divides_by_a_float32_norm(load, path):
+    """A small change must not be lost in the sum with a bf16 weight."""
+    unet = _inject(load("unet", torch.bfloat16), "unet", [path], "dora")
+    layer = unet.get_submodule(path)
+    dora, weight = layer.lora_magnitude_vector[ADAPTER_NAME], layer.base_layer.weight.detach()
+    change = weight * 2.0**-12  # below bf16's last digit
+    norm = dora.get_weight_norm(weight, change, 0.5)
+    expected = (weight.double() * (1 + 2.0**-13)).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norm.flatten().double(), expected, rtol=1e-6, atol=0)
+
+
 @each_case
 def test_only_its_own_parameters_take_gradients(load, run, component, targets, method):
     model = _inject(load(component), component, targets, method)
