@@ -6,7 +6,8 @@ update at usual learning rates.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def inject_lora(model: nn.Module, component: Component, settings: LoraSettings, 
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=r"(?:" + "|".join(path.replace(".", r"\.") for path in paths) + ")",
+        target_modules=_any_of(paths),
         lora_dropout=settings.dropout,
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
@@ -121,10 +122,11 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
     missing = sorted(set(named) - {name for name, _ in model.named_modules()})
     if missing:
         raise ValueError(f"{len(missing)} modules are not in the {component}, the first: {missing[0]}")
+    rank, rank_pattern = _ranks(named)
     config = LoraConfig(
-        r=1,
-        rank_pattern={f"^{path}": module.rank for path, module in named.items()},
-        target_modules=list(named),
+        r=rank,
+        rank_pattern=rank_pattern,
+        target_modules=_any_of(named),
         use_dora=any(module.magnitude is not None for module in modules),
         bias="none",
     )
@@ -140,6 +142,23 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
             weight = layer.lora_magnitude_vector[ADAPTER_NAME].weight
             _assign(weight, module.magnitude.reshape(weight.shape))
     model.requires_grad_(requires_grad=False)
+
+
+def _ranks(named: Mapping[str, LoraModule]) -> tuple[int, dict[str, int]]:
+    """Return the most common rank and, for each other one, a pattern of the paths that have it.
+
+    peft tries every pattern on every module, so one pattern a path would be quadratic: 40 s on the U-Net's 788.
+    """
+    paths_by_rank: dict[int, list[str]] = {}
+    for path, module in named.items():
+        paths_by_rank.setdefault(module.rank, []).append(path)
+    common = max(paths_by_rank, key=lambda rank: len(paths_by_rank[rank]))
+    return common, {"^" + _any_of(paths): rank for rank, paths in paths_by_rank.items() if rank != common}
+
+
+def _any_of(paths: Iterable[str]) -> str:
+    """Return an expression that matches these paths and, as peft uses it, no other."""
+    return "(?:" + "|".join(re.escape(path) for path in paths) + ")"
 
 
 def _initialize(layer: LoraLayer, seed: int) -> None:

@@ -250,8 +250,11 @@ def test_ranks_may_differ_from_module_to_module(load, run):
     unet = load()
     generator = torch.Generator().manual_seed(0)
     modules = []
-    for rank, end in ((2, "attn1.to_q"), (5, "attn1.to_k"), (3, "ff.net.0.proj"), (7, "ff.net.2")):
-        path = f"mid_block.attentions.0.transformer_blocks.1.{end}"
+    ranks = {"attn1.to_q": 2, "attn1.to_k": 5, "attn2.to_k": 5, "ff.net.0.proj": 3, "ff.net.2": 7}
+    first, second = "mid_block.attentions.0.transformer_blocks.1", "up_blocks.0.attentions.0.transformer_blocks.0"
+    paths = {f"{first}.{end}": rank for end, rank in ranks.items()}
+    paths |= {f"{second}.{end}": rank + 1 for end, rank in ranks.items()}  # some shared, some not
+    for path, rank in paths.items():
         out, width = unet.get_submodule(path).weight.shape
         down, up = torch.randn(rank, width, generator=generator), torch.randn(out, rank, generator=generator)
         modules.append(LoraModule("unet", path, down, up, scale=0.25))
@@ -259,8 +262,11 @@ def test_ranks_may_differ_from_module_to_module(load, run):
     layers = dict(lora_layers(unet))
     assert sorted(layers) == sorted(module.module for module in modules)
     for module in modules:
-        delta = layers[module.module].get_delta_weight(ADAPTER_NAME)
-        torch.testing.assert_close(delta, module.delta(torch.float32), rtol=1e-5, atol=1e-6)
+        layer = layers[module.module]
+        assert layer.r[ADAPTER_NAME] == layer.lora_A[ADAPTER_NAME].out_features == module.rank
+        torch.testing.assert_close(
+            layer.get_delta_weight(ADAPTER_NAME), module.delta(torch.float32), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_a_module_the_model_does_not_have_is_refused(load):
