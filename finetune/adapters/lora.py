@@ -113,7 +113,7 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
     """Attach a trained adapter to a frozen model, so that it can be switched and scaled.
 
     Raises:
-        ValueError: a module the adapter names is not in the model.
+        ValueError: a module the adapter names is not in the model, or is of another shape. The model is unchanged.
     """
     named = {module.module if component == "unet" else module.module.removeprefix("text_model."): module
              for module in modules}  # fmt: skip
@@ -122,6 +122,8 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
     missing = sorted(set(named) - {name for name, _ in model.named_modules()})
     if missing:
         raise ValueError(f"{len(missing)} modules are not in the {component}, the first: {missing[0]}")
+    for path, module in named.items():
+        _check_fit(model.get_submodule(path), module)
     rank, rank_pattern = _ranks(named)
     config = LoraConfig(
         r=rank,
@@ -142,6 +144,19 @@ def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraMod
             weight = layer.lora_magnitude_vector[ADAPTER_NAME].weight
             _assign(weight, module.magnitude.reshape(weight.shape))
     model.requires_grad_(requires_grad=False)
+
+
+def _check_fit(target: nn.Module, module: LoraModule) -> None:
+    """Raise ValueError unless the factors' product has the shape of the weight it is added to."""
+    name = f"{module.component}.{module.module}"
+    if not isinstance(target, (nn.Linear, nn.Conv2d)):
+        raise ValueError(f"{name} is a {type(target).__name__}; LoRA goes into a Linear or a convolution")
+    given = (module.up.shape[0], *module.down.shape[1:])  # (out, in[, kh, kw])
+    weight = tuple(target.weight.shape)
+    if given != weight:
+        raise ValueError(f"{name}: the factors are for a weight of {given}, the model's is {weight}")
+    if module.magnitude is not None and module.magnitude.numel() != weight[0]:
+        raise ValueError(f"{name}: the magnitude has {module.magnitude.numel()} numbers for {weight[0]} outputs")
 
 
 def _ranks(named: Mapping[str, LoraModule]) -> tuple[int, dict[str, int]]:

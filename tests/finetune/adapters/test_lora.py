@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -273,6 +274,35 @@ def test_a_module_the_model_does_not_have_is_refused(load):
     module = LoraModule("unet", "mid_block.nothing.to_q", torch.zeros(1, 4), torch.zeros(4, 1), 1.0)
     with pytest.raises(ValueError, match=r"1 modules are not in the unet, the first: mid_block\.nothing\.to_q"):
         apply_lora(load(), "unet", [module])
+
+
+@pytest.mark.parametrize(
+    ("end", "down", "up", "message"),
+    [
+        ("attentions.0.transformer_blocks.0.attn1.to_q", (2, 640), (128, 2), r"\(128, 640\), .* \(128, 128\)"),
+        ("attentions.0.transformer_blocks.0.attn1.to_q", (2, 128), (64, 2), r"\(64, 128\), .* \(128, 128\)"),
+        ("attentions.0.transformer_blocks.0.attn1.to_q", (2, 128, 1, 1), (128, 2, 1, 1), r"1, 1\), .* \(128, 128\)"),
+        ("resnets.0.conv1", (2, 128, 1, 1), (128, 2, 1, 1), r"\(128, 128, 1, 1\), .* \(128, 128, 3, 3\)"),
+        ("resnets.0.conv1", (2, 128), (128, 2), r"\(128, 128\), .* \(128, 128, 3, 3\)"),
+        ("resnets.0.norm1", (1, 1), (128, 1), "is a GroupNorm; LoRA goes into a Linear or a convolution"),
+    ],
+)
+def test_factors_of_another_shape_are_refused_before_anything_changes(load, end, down, up, message):
+    unet = load()
+    fits = LoraModule("unet", "mid_block.resnets.1.conv2", torch.ones(1, 128, 3, 3), torch.ones(128, 1, 1, 1), 1.0)
+    other = LoraModule("unet", f"mid_block.{end}", torch.ones(down), torch.ones(up), 1.0)
+    names = [name for name, _ in unet.named_modules()]
+    with pytest.raises(ValueError, match=rf"^unet\.mid_block\.{re.escape(end)}.*{message}"):
+        apply_lora(unet, "unet", [fits, other])
+    assert [name for name, _ in unet.named_modules()] == names
+    apply_lora(unet, "unet", [fits])
+
+
+def test_a_magnitude_of_another_length_is_refused(load):
+    path = "text_model.encoder.layers.0.self_attn.q_proj"
+    module = LoraModule("text_encoder", path, torch.ones(1, 64), torch.ones(64, 1), 1.0, magnitude=torch.ones(65))
+    with pytest.raises(ValueError, match=r"q_proj: the magnitude has 65 numbers for 64 outputs"):
+        apply_lora(load("text_encoder"), "text_encoder", [module])
 
 
 def test_two_models_do_not_share_an_adapter(load, run, moved):
