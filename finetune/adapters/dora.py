@@ -28,9 +28,14 @@ class Float32DoraConv2d(_Float32Norm, DoraConv2dLayer):  # type: ignore[misc]
     """DoRA on a convolution; the magnitude is (1, out, 1, 1)."""
 
 
+def has_dora(layer: LoraLayer, adapter_name: str) -> bool:
+    """Return whether the layer has a magnitude beside its factors."""
+    return adapter_name in layer.lora_magnitude_vector
+
+
 def use_float32_norms(layer: LoraLayer, adapter_name: str) -> None:
     """Replace the layer's DoRA part, if it has one, by its float32 form, with the base weight's norm as magnitude."""
-    if adapter_name not in layer.lora_magnitude_vector:
+    if not has_dora(layer, adapter_name):
         return
     given = layer.lora_magnitude_vector[adapter_name]
     convolution = isinstance(given, DoraConv2dLayer)

@@ -16,7 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from finetune.adapters.dora import use_float32_norms
+from finetune.adapters.dora import base_norm, has_dora, use_float32_norms
 from finetune.adapters.dropout import DropoutKey, KeyedDropout
 from finetune.adapters.targets import target_paths
 from finetune.adapters.weights import Component, LoraModule
@@ -97,16 +97,27 @@ def lora_disabled(models: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def lora_scaled(models: Iterable[nn.Module], strength: float) -> Iterator[None]:
-    """Multiply every adapter's change by `strength` inside the block."""
+    """Multiply every adapter's change by `strength` inside the block: 0 is the base, 1 what was learned.
+
+    With DoRA both parts of the change are multiplied: the low-rank one and the magnitude's distance from the norm of
+    the base's weight.
+    """
     layers = [layer for model in models for _, layer in lora_layers(model)]
     scales = [layer.scaling[ADAPTER_NAME] for layer in layers]
-    for layer, scale in zip(layers, scales, strict=True):
-        layer.scaling[ADAPTER_NAME] = scale * strength
+    magnitudes = [layer.lora_magnitude_vector[ADAPTER_NAME].weight for layer in layers if has_dora(layer, ADAPTER_NAME)]
+    learned = [magnitude.data for magnitude in magnitudes]
+    norms = [base_norm(layer, ADAPTER_NAME) for layer in layers if has_dora(layer, ADAPTER_NAME)]
     try:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[ADAPTER_NAME] = scale * strength
+        for magnitude, norm in zip(magnitudes, norms, strict=True):
+            magnitude.data = torch.lerp(norm, magnitude.data, strength)  # exact at 0 and at 1
         yield
     finally:
         for layer, scale in zip(layers, scales, strict=True):
             layer.scaling[ADAPTER_NAME] = scale
+        for magnitude, value in zip(magnitudes, learned, strict=True):
+            magnitude.data = value
 
 
 def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraModule]) -> None:

@@ -228,6 +228,49 @@ def test_strength_multiplies_the_change(load, run, moved):
         assert torch.equal(layer(hidden), full)
 
 
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+def test_doras_strength_goes_from_the_base_to_what_was_learned(load, run, moved, component):
+    model = load(component)
+    with torch.no_grad():
+        plain = run(model, component)
+        _inject(model, component, _ALL if component == "unet" else "attention+feedforward", "dora")
+        moved(model)
+        learned, before = run(model, component), copy.deepcopy(model.state_dict())
+        assert not torch.allclose(learned, plain, atol=1e-2)
+        with lora_scaled([model], 0.0):
+            torch.testing.assert_close(run(model, component), plain, rtol=0, atol=1e-5)
+        with lora_scaled([model], 1.0):
+            assert torch.equal(run(model, component), learned)
+        with pytest.raises(KeyError), lora_scaled([model], 0.3):
+            raise KeyError("restored after an error too")
+        assert torch.equal(run(model, component), learned)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.5])
+def test_doras_strength_by_hand(load, strength):
+    """(n + s (m - n)) (W + s BA) / norm(W + s BA) with n = norm(W), for a Linear and a convolution."""
+    unet = load()
+    paths = ["mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "mid_block.resnets.0.conv1"]
+    _inject(unet, "unet", paths, "dora")
+    generator = torch.Generator().manual_seed(0)
+    for path in paths:
+        layer = unet.get_submodule(path)
+        up, magnitude = layer.lora_B[ADAPTER_NAME].weight, layer.lora_magnitude_vector[ADAPTER_NAME].weight
+        up.data = torch.randn(up.shape, generator=generator) * 0.1
+        magnitude.data *= 1.25
+        weight = layer.base_layer.weight.detach().double()
+        tail = [1] * (weight.dim() - 1)
+        norm = weight.flatten(1).norm(dim=1)
+        merged = weight + strength * layer.get_delta_weight(ADAPTER_NAME).detach().double()
+        merged *= ((norm + strength * 0.25 * norm) / merged.flatten(1).norm(dim=1)).reshape(-1, *tail)
+        hidden = torch.randn(2, weight.shape[1], *(4 * side for side in tail[1:]), generator=generator)
+        expected = copy.deepcopy(layer.base_layer).double()
+        expected.weight.data = merged
+        with torch.no_grad(), lora_scaled([unet], strength):
+            torch.testing.assert_close(layer(hidden).double(), expected(hidden.double()), rtol=0, atol=1e-5)
+
+
 def test_the_first_factor_is_keyed_by_seed_component_and_module(load):
     first, again, other = (
         lora_parameters(_inject(load(), "unet", "attention", "lora", seed=seed)) for seed in (0, 0, 1)
