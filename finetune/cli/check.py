@@ -178,6 +178,8 @@ def as_text(
         lines.append(f"  … and {len(report.bad) - _SHOWN} more (--json lists all)")
     if stops and report.bad:
         lines.append("A run would stop here. Mend or remove them, or train without: data.on_bad_image=skip")
-    elif stops:
+    elif not stops:
+        lines.append("The model's files are looked at by: atelier train … --dry-run")
+    if stops and not report.bad:
         lines.append("There is no picture to train on: data.sources.0.path=…")
     return "\n".join(lines)

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint.step,
         unet_config=unet_config,
         prediction_type=checkpoint.extra["prediction_type"],
+        optimizer=checkpoint.extra["optimizer"],
         expected=checkpoint.extra["num_modules"],
     )
     if arguments.json:

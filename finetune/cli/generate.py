@@ -1,12 +1,15 @@
 """`atelier generate`: pictures from base, base + LoRA and base + LoRA + refiner."""
 
 import argparse
+import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
 from finetune.cli.quiet import quiet_libraries
+from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -22,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("source", metavar="RUN|RECIPE", help="a run's folder, or a recipe whose model is used")
     parser.add_argument("--prompt", action="append", help="what to draw; may be given several times")
-    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
+    parser.add_argument("--negative", metavar="PROMPT", help="what to steer away from")
     parser.add_argument("--lora", metavar="FILE", help="a LoRA file (.safetensors) in place of the run's own")
     parser.add_argument("--strength", type=float, default=1.0, help="what the LoRA's change is multiplied by")
     parser.add_argument("--seed", type=int, action="append", help="of the noise; may be given several times")
@@ -33,7 +36,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps; without it, the recipe's")
     parser.add_argument("--guidance", type=float, help="weight of the prompt; without it, the recipe's")
     parser.add_argument("--no-refiner", action="store_true", help="leave the refiner out")
-    parser.add_argument("--out", default="pictures", metavar="FOLDER", help="where the pictures go")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="where the pictures go; without it, a new folder under RUN/generated"
+    )
     add_json_argument(parser)
     parser.set_defaults(run=run)
 
@@ -43,22 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.source, overrides(arguments))
-    if not arguments.prompt and not recipe.preview.prompts:
-        from finetune.errors import RecipeError
-
+    recipe = load_recipe(arguments.source, [*overrides(arguments), prompts_override(recipe, arguments)])
+    if not recipe.preview.prompts:
         raise RecipeError("nothing to draw: the recipe has no prompts. Give one with --prompt")
+    if not math.isfinite(arguments.strength):
+        raise RecipeError(f"--strength: got {arguments.strength}, needs a number, as 0.8")
+    lora, folder = lora_file(arguments, recipe), output_folder(arguments)
     quiet_libraries()
     from finetune.preview.generate import generate
 
-    paths = generate(
-        with_prompts(recipe, arguments),
-        Path(arguments.out),
-        lora=lora_file(arguments),
-        strength=arguments.strength,
-    )
+    paths = generate(recipe, folder, lora=lora, strength=arguments.strength)
     if arguments.json:
-        print_json({"files": [str(path) for path in paths]})
+        print_json({"lora": None if lora is None else str(lora), "files": [str(path) for path in paths]})
     else:
+        print(f"LoRA: {lora or 'none'}")
         print("\n".join(str(path) for path in paths))
     return 0
 
@@ -75,38 +78,47 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def with_prompts(recipe: "Recipe", arguments: argparse.Namespace) -> "Recipe":
-    """Return the recipe with the line's prompts, seeds and sizes in place of its own."""
-    from finetune.recipe.schema import PreviewPrompt
-
+def prompts_override(recipe: "Recipe", arguments: argparse.Namespace) -> str:
+    """Return the line's prompts, seeds and sizes as a setting of the recipe, so that they are checked like one."""
     given = {
         "size": arguments.size,
         "original_size": arguments.original_size,
         "crop_top_left": arguments.crop,
         "target_size": arguments.target_size,
+        "negative_prompt": arguments.negative,
     }
     chosen = {key: value for key, value in given.items() if value is not None}
+    own = [prompt.model_dump(mode="json", exclude_none=True) for prompt in recipe.preview.prompts]
     if arguments.prompt:
-        shape = {"size": recipe.preview.prompts[0].size} if recipe.preview.prompts else {}
-        prompts = [
-            PreviewPrompt(prompt=prompt, negative_prompt=arguments.negative, **{**shape, **chosen})
-            for prompt in arguments.prompt
-        ]
-    else:
-        prompts = [prompt.model_copy(update=chosen) for prompt in recipe.preview.prompts]
-    if arguments.seed:
-        prompts = [prompt.model_copy(update={"seed": seed}) for prompt in prompts for seed in arguments.seed]
-    preview = recipe.preview.model_copy(update={"prompts": tuple(prompts)})
-    return recipe.model_copy(update={"preview": preview})
+        shape = {"size": own[0]["size"]} if own and "size" in own[0] else {}
+        own = [{**shape, "prompt": prompt} for prompt in arguments.prompt]
+    seeds = [{"seed": seed} for seed in arguments.seed] if arguments.seed else [{}]
+    return "preview.prompts=" + json.dumps([{**prompt, **chosen, **seed} for prompt in own for seed in seeds])
 
 
-def lora_file(arguments: argparse.Namespace) -> Path | None:
-    """Return the LoRA to draw with: the one given, the newest export of a run, or none for a bare recipe.
+def output_folder(arguments: argparse.Namespace) -> Path:
+    """Return a folder that holds nothing yet: the one given, or the next number under `generated`.
+
+    Raises:
+        RecipeError: the folder given is a file or holds files.
+    """
+    if arguments.out is not None:
+        folder = Path(arguments.out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RecipeError(f"--out: {folder} is there already and not an empty folder. Give another name")
+        return folder
+    source = Path(arguments.source)
+    root = (source if source.is_dir() else Path()) / "generated"
+    taken = [int(path.name) for path in root.glob("*") if path.name.isdigit()] if root.is_dir() else []
+    return root / f"{max(taken, default=0) + 1:03d}"
+
+
+def lora_file(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
+    """Return the LoRA to draw with: the one given, a run's own (of its last step, if exported), or none for a recipe.
 
     Raises:
         RecipeError: the file or the export is not there.
     """
-    from finetune.errors import RecipeError
     from finetune.run.folder import RunFolder
 
     if arguments.lora is not None:
@@ -117,7 +129,9 @@ def lora_file(arguments: argparse.Namespace) -> Path | None:
     folder = Path(arguments.source)
     if not folder.is_dir():
         return None
-    exports = sorted(RunFolder.open(folder).exports.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    run_folder = RunFolder.open(folder)
+    final = run_folder.exports / f"{recipe.name}.safetensors"
+    exports = [final] if final.is_file() else sorted(run_folder.exports.glob("*.safetensors"))  # names end in the step
     if not exports:
         raise RecipeError(f"{folder} has no exported LoRA yet. Type: atelier export {folder}")
     return exports[-1]

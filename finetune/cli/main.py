@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from finetune import __version__
 from finetune.cli import check, doctor, export, generate, recipes, train
-from finetune.errors import AtelierError
+from finetune.errors import AtelierError, DiskError
 
 EXIT_CODES = """\
 exit codes:
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("atelier: interrupted", file=sys.stderr)
         return 130
+    except (NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError) as error:
+        print(f"atelier: {error.filename}: {error.strerror}. Check output_dir and the paths given", file=sys.stderr)
+        return DiskError.exit_code
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -78,7 +78,7 @@ def require_free_folder(recipe: "Recipe", *, resume: bool) -> None:
     path = Path(recipe.output_dir).expanduser() / recipe.name
     if resume:
         RunFolder.open(path)
-    elif RunFolder(path).holds_run():
+    elif RunFolder(path).has_begun():
         raise RecipeError(
             f"{path} already holds a run. Go on with it: --resume. Start another beside it: name={recipe.name}-2"
         )
@@ -113,7 +113,7 @@ def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
     lines += [
         "",
         "Next:",
-        f'  {command} generate {result.run.path} --prompt "{prompt}" --out pictures',
+        f'  {command} generate {result.run.path} --prompt "{prompt}"',
         f"  {command} export {result.run.path} --format diffusers",
         f"  {command} recipes list",
     ]

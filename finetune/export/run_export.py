@@ -29,6 +29,7 @@ def export_run(
     *,
     unet_config: Mapping[str, Any],
     prediction_type: str,
+    optimizer: str,
     expected: Mapping[Component, int],
 ) -> tuple[Path, ...]:
     """Write the adapter after `step` optimizer steps in the recipe's formats under the run's `exports`.
@@ -40,10 +41,11 @@ def export_run(
         step: how many optimizer steps they have had; files of an unfinished run carry it in their name.
         unet_config: the U-Net's configuration, from which the original layout's names follow.
         prediction_type: 'epsilon' or 'v_prediction', as trained.
+        optimizer: the optimizer's name, as it ran.
         expected: how many modules of each model were adapted; fewer or more in the file is a slip of ours.
     """
     modules = trained_modules(parameters, recipe.adapter)
-    metadata = build_metadata(run_facts(run, recipe, step, prediction_type), modules, recipe.export.metadata)
+    metadata = build_metadata(run_facts(run, recipe, step, prediction_type, optimizer), modules, recipe.export.metadata)
     name = recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
     written = export_adapter(
         modules,
@@ -58,15 +60,15 @@ def export_run(
     return tuple(path for paths in written.values() for path in paths)
 
 
-def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str) -> ExportFacts:
+def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, optimizer: str) -> ExportFacts:
     """Gather what is known about a run from its recipe, manifest and events."""
     lines = read_manifest(run.manifest)
     num_images = sum(line["repeats"] for line in lines)
-    steps_per_epoch = max(1, -(-num_images // recipe.training.global_batch_size))
+    starts = [event for event in read_events(run.events)[0] if event["kind"] == "run_started"]
+    steps_per_epoch = starts[-1]["steps_per_epoch"]
     adapter, training = recipe.adapter, recipe.training
     encoders = [section for section in (adapter.text_encoder, adapter.text_encoder_2) if section is not None]
     triggers = [source.trigger for source in recipe.data.sources if source.trigger]
-    started = [event["time"] for event in read_events(run.events)[0] if event["kind"] == "run_started"]
     return ExportFacts(
         name=recipe.name,
         recipe=dump_recipe(recipe),
@@ -90,7 +92,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str) -
         gradient_checkpointing=training.gradient_checkpointing,
         unet_learning_rate=None if adapter.unet is None else adapter.unet.learning_rate,
         text_encoder_learning_rates=tuple(encoder.learning_rate for encoder in encoders),
-        optimizer=training.optimizer.kind,
+        optimizer=optimizer,
         lr_schedule=training.lr_schedule.kind,
         warmup_steps=training.lr_schedule.warmup_steps,
         max_grad_norm=training.max_grad_norm,
@@ -100,7 +102,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str) -
         snr_gamma=training.objective.snr_gamma,
         noise_offset=training.objective.noise_offset,
         zero_terminal_snr=training.objective.zero_terminal_snr,
-        started_at=min(started, default=None),
+        started_at=starts[0]["time"],
         finished_at=time.time(),
         version=finetune.__version__,
     )

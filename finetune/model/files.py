@@ -52,6 +52,10 @@ class ModelFiles(Protocol):
         """Return a short text that differs where the weights differ."""
         ...
 
+    def has_first_encoder(self) -> bool:
+        """Whether it is a base: a refiner has only the second encoder."""
+        ...
+
     def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """Return the frozen U-Net in `dtype`, on the CPU."""
         ...
@@ -113,9 +117,13 @@ class DiffusersFolder:
         """Return the frozen VAE in `dtype`, on the CPU."""
         return frozen(self._load(AutoencoderKL, "vae", dtype))
 
+    def has_first_encoder(self) -> bool:
+        """Whether the folder has the first encoder's configuration."""
+        return (self.root / "text_encoder" / "config.json").is_file()
+
     def load_text_encoder(self, dtype: torch.dtype) -> CLIPTextModel | None:
         """Return the frozen first encoder, or None where the model has none."""
-        if not (self.root / "text_encoder" / "config.json").is_file():
+        if not self.has_first_encoder():
             return None
         return frozen(self._load(CLIPTextModel, "text_encoder", dtype))
 
@@ -188,9 +196,23 @@ def noise_scheduler(files: ModelFiles, *, zero_terminal_snr: bool = False) -> DD
     return DDPMScheduler(**settings, clip_sample=False)
 
 
-def sampling_scheduler(files: ModelFiles) -> EulerDiscreteScheduler:
-    """Return the scheduler previews are drawn with: Euler on the model's own schedule."""
-    return EulerDiscreteScheduler.from_config(files.scheduler_config())
+def sampling_scheduler(
+    files: ModelFiles, *, prediction_type: str | None = None, zero_terminal_snr: bool = False
+) -> EulerDiscreteScheduler:
+    """Return the scheduler previews are drawn with: Euler on the model's own schedule.
+
+    Args:
+        files: the model.
+        prediction_type: what the model was trained to predict, where a recipe says otherwise than its schedule.
+        zero_terminal_snr: whether it was trained with a last timestep of pure noise; sampling then has to begin there
+            (Lin et al. 2023, arXiv 2305.08891, section 3.3).
+    """
+    config = files.scheduler_config()
+    if prediction_type is not None:
+        config["prediction_type"] = prediction_type
+    if zero_terminal_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return EulerDiscreteScheduler.from_config(config)
 
 
 def read_geometry(root: Path) -> Geometry:

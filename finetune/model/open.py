@@ -22,25 +22,33 @@ def open_model(
     Raises:
         RecipeError: nothing there, not an SDXL model, or the hub cannot be reached and the cache does not hold it.
     """
+    section = "refiner" if refiner else "model"
+    files: ModelFiles
     match model:
         case MiniatureModel():
-            return Miniature(refiner=refiner)
+            files = Miniature(refiner=refiner)
         case FolderModel(path=path, variant=variant):
-            return DiffusersFolder(_existing(path), variant)
+            files = DiffusersFolder(_existing(path, section), variant)
         case SingleFileModel(path=path, config=config):
-            return SingleFile(_existing(path), None if config is None else _existing(config))
+            files = SingleFile(_existing(path, section), None if config is None else _existing(config, section))
         case HubModel():
-            return DiffusersFolder(_download(model), model.variant)
+            files = DiffusersFolder(_download(model, section), model.variant)
+    if files.has_first_encoder() == refiner:
+        found, wanted = ("a base", "a refiner") if refiner else ("a refiner", "a base")
+        raise RecipeError(f"{section}: this is {found} model; {wanted} is needed here")
+    return files
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str, section: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
-        raise RecipeError(f"{found.absolute()} does not exist. Give the path of the model, or a hub id with kind: hub.")
+        raise RecipeError(
+            f"{section}: {found.absolute()} does not exist. Give the path of the model, or a hub id with kind: hub."
+        )
     return found
 
 
-def _download(model: HubModel) -> Path:
+def _download(model: HubModel, section: str) -> Path:
     ending = f".{model.variant}.safetensors" if model.variant else ".safetensors"
     patterns = ["model_index.json", *(f"{part}/*.json" for part in _PARTS), *(f"{part}/*.txt" for part in _PARTS)]
     patterns += [f"{part}/*{ending}" for part in _PARTS]
@@ -51,12 +59,12 @@ def _download(model: HubModel) -> Path:
         )
     except RepositoryNotFoundError as error:
         raise RecipeError(
-            f"model.id: the hub has no model {model.id!r}, or it is private. "
+            f"{section}.id: the hub has no model {model.id!r}, or it is private. "
             "Check the name, or log in with `hf auth login`."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise RecipeError(
-            f"model.id: {model.id!r} cannot be downloaded and is not in the hub's cache: "
+            f"{section}.id: {model.id!r} cannot be downloaded and is not in the hub's cache: "
             f"{str(error).partition(chr(10))[0]} "
             "Go online once, or give a folder or a single file."
         ) from error

@@ -42,7 +42,7 @@ class SingleFile:
                 f"{path} is no SDXL checkpoint in the original layout: {_BASE_KEY} is not in it. "
                 f"It holds {len(names)} tensors, the first named {min(names, default='(none)')!r}."
             )
-        self.has_text_encoder = kind == "base"
+        self._is_base = kind == "base"
         self.v_prediction = "v_pred" in names
         self.zero_terminal_snr = "ztsnr" in names
         self.config = config or _SHIPPED / kind
@@ -51,6 +51,10 @@ class SingleFile:
     def identity(self) -> str:
         """Hash the file's header, size and a sample of its weights."""
         return fingerprint_files(self.path.parent, [self.path])
+
+    def has_first_encoder(self) -> bool:
+        """Whether the file is a base's."""
+        return self._is_base
 
     def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """Return the frozen U-Net in `dtype`."""
@@ -62,7 +66,7 @@ class SingleFile:
 
     def load_text_encoder(self, dtype: torch.dtype) -> CLIPTextModel | None:
         """Return the frozen first encoder, or None for a refiner's file."""
-        return self._load_clip(CLIPTextModel, "text_encoder", dtype) if self.has_text_encoder else None
+        return self._load_clip(CLIPTextModel, "text_encoder", dtype) if self._is_base else None
 
     def load_text_encoder_2(self, dtype: torch.dtype) -> CLIPTextModelWithProjection:
         """Return the frozen second encoder in `dtype`."""
@@ -70,7 +74,7 @@ class SingleFile:
 
     def load_tokenizer(self) -> CLIPTokenizer | None:
         """Return CLIP's tokenizer, padding with the end token, or None for a refiner's file."""
-        return self._tokenizer("tokenizer", "<|endoftext|>") if self.has_text_encoder else None
+        return self._tokenizer("tokenizer", "<|endoftext|>") if self._is_base else None
 
     def load_tokenizer_2(self) -> CLIPTokenizer:
         """Return CLIP's tokenizer, padding with '!' (id 0) as OpenCLIP does."""
@@ -92,8 +96,8 @@ class SingleFile:
     def pipeline_config(self) -> dict[str, Any]:
         """Return what the base or refiner pipeline of the original release is set to."""
         return {
-            "force_zeros_for_empty_prompt": self.has_text_encoder,
-            "requires_aesthetics_score": not self.has_text_encoder,
+            "force_zeros_for_empty_prompt": self._is_base,
+            "requires_aesthetics_score": not self._is_base,
         }
 
     def _load(self, model_class: Any, part: str, prefix: str, dtype: torch.dtype) -> Any:

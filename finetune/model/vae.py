@@ -58,7 +58,8 @@ def to_bytes(images: Tensor) -> list[Pixels]:
 def encode_moments(vae: AutoencoderKL, pixels: Pixels) -> LatentMoments:
     """Encode one picture to its posterior. The moments come back in float32 on the CPU."""
     images = to_model_range(pixels).unsqueeze(0).to(device=vae.device, dtype=vae.dtype)
-    posterior = vae.encode(images).latent_dist
+    with _own_precision(vae):
+        posterior = vae.encode(images).latent_dist
     return LatentMoments(mean=posterior.mean[0].float().cpu(), std=posterior.std[0].float().cpu())
 
 
@@ -66,4 +67,10 @@ def encode_moments(vae: AutoencoderKL, pixels: Pixels) -> LatentMoments:
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> list[Pixels]:
     """Decode scaled latents (B, 4, h, w) to pictures, one at a time to keep the peak low."""
     unscaled = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
-    return [to_bytes(vae.decode(latent.unsqueeze(0), return_dict=False)[0])[0] for latent in unscaled]
+    with _own_precision(vae):
+        return [to_bytes(vae.decode(latent.unsqueeze(0), return_dict=False)[0])[0] for latent in unscaled]
+
+
+def _own_precision(vae: AutoencoderKL) -> torch.autocast:
+    """Shut an autocast around the call out: it would run the VAE in fp16, where it overflows."""
+    return torch.autocast(vae.device.type, enabled=False)

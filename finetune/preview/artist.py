@@ -40,6 +40,8 @@ class Artist:
         text: the base's encoders where one is being trained, else None.
         refiner_guidance: the requests encoded by the refiner's own encoder.
         weight_dtype: the refiner's precision.
+        prediction_type: what the base is trained to predict, or None for what its own schedule says.
+        zero_terminal_snr: whether it is trained with a last timestep of pure noise.
     """
 
     files: ModelFiles
@@ -52,6 +54,8 @@ class Artist:
     text: TextStack | None
     refiner_guidance: list[Guidance]
     weight_dtype: torch.dtype
+    prediction_type: str | None = None
+    zero_terminal_snr: bool = False
     _untouched: dict[int, list[Pixels]] = field(default_factory=dict)
 
     def draw(self, unet: UNet2DConditionModel, adapted: Sequence[nn.Module], folder: Path, step: int) -> list[Path]:
@@ -91,7 +95,9 @@ class Artist:
         with self.sampler.autocast():  # an encoder in training has float32 factors beside weights of lower precision
             guidance = self.guidance if self.text is None else encode_guidance(self.text, self.requests)
         assert guidance is not None
-        scheduler = sampling_scheduler(self.files)
+        scheduler = sampling_scheduler(
+            self.files, prediction_type=self.prediction_type, zero_terminal_snr=self.zero_terminal_snr
+        )
         end = base_share(self.refiner) if self.refiner_files is not None else None
         drawn = [
             self.sampler.base_latents(unet, self.vae, scheduler, request, encoded, end)

@@ -36,6 +36,7 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
     """
     device = choose_device(recipe.training.device)
     dtype = choose_dtype(recipe.training.precision, device)
+    objective = recipe.training.objective
     files = open_model(recipe.model)
     refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
     geometry = files.geometry()
@@ -57,6 +58,8 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
         text=stack,
         refiner_guidance=refiner_guidance,
         weight_dtype=dtype,
+        prediction_type=None if objective.prediction_type == "auto" else objective.prediction_type,
+        zero_terminal_snr=objective.zero_terminal_snr,
     )
     with lora_scaled(adapted, strength):
         return artist.draw(unet, adapted, folder, step=1 if adapted else 0)

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from finetune.recipe.base import (
     AnySize,
@@ -110,3 +111,13 @@ class Preview(Settings):
     """How strongly a picture follows its prompt; SDXL likes 5 to 8."""
     refiner: PreviewRefiner = EnsembleRefiner()
     """How the refiner is used, where the recipe has one."""
+
+    @model_validator(mode="after")
+    def _refiner_draws_something(self) -> "Preview":
+        if isinstance(self.refiner, ImageToImageRefiner) and int(self.num_inference_steps * self.refiner.strength) < 1:
+            raise PydanticCustomError(
+                "plain",
+                f"refiner.strength {self.refiner.strength:g} of num_inference_steps {self.num_inference_steps} "
+                "is less than one step, needs at least one: raise either",
+            )
+        return self

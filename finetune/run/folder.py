@@ -19,6 +19,7 @@ import filelock
 
 from finetune.errors import AtelierError, RecipeError
 from finetune.run.durable import disk_errors
+from finetune.run.events import read_events
 
 _LOCK_NAME = ".lock"
 
@@ -38,18 +39,18 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str) -> "RunFolder":
-        """Make a new run folder with its empty subfolders.
+        """Make a new run folder with its empty subfolders; a start that failed before its first step is taken over.
 
         Raises:
             RecipeError: the folder already holds a run, or files that are not a run's.
             DiskError: it cannot be made.
         """
         run = cls(Path(path))
-        if run.holds_run():
+        if run.has_begun():
             raise RecipeError(
                 f"{run.path}: already holds a run. Continue it with --resume, or give this one another name: name=…"
             )
-        if run.path.exists() and (not run.path.is_dir() or run._foreign_names()):
+        if run.path.exists() and not run.holds_run() and (not run.path.is_dir() or run._foreign_names()):
             raise RecipeError(f"{run.path}: exists and is no run folder. Give the run another name: name=…")
         with disk_errors(run.path):
             for folder in (run.commands, run.checkpoints, run.previews, run.exports):
@@ -72,6 +73,12 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Whether a run has begun here: its recipe or its events are written."""
         return self.recipe.is_file() or self.events.is_file()
+
+    def has_begun(self) -> bool:
+        """Whether a step was taken or a checkpoint saved here; a start that failed before that is nothing to keep."""
+        if self.checkpoints.is_dir() and any(self.checkpoints.glob("step-*")):
+            return True
+        return self.events.is_file() and any(event["kind"] == "step" for event in read_events(self.events)[0])
 
     @property
     def recipe(self) -> Path:

@@ -12,6 +12,7 @@ whole. Loading checks every hash before anything is applied.
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,9 +134,14 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
-def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what an interrupted save left behind."""
-    for folder in list_checkpoints(checkpoints)[:-keep]:
+def remove_old_checkpoints(checkpoints: Path, keep: int, written_step: int) -> None:
+    """Remove all but the newest `keep` checkpoints up to the one just written, and what an interrupted save left.
+
+    Folders of later steps are there only after a resume that could not use them, so they count for nothing: the run
+    writes them anew when it comes by.
+    """
+    own = [folder for folder in list_checkpoints(checkpoints) if int(folder.name[5:]) <= written_step]
+    for folder in own[:-keep]:
         _remove(folder)
     for partial in checkpoints.glob(_PARTIAL_PREFIX + "*"):
         _remove(partial)
@@ -232,11 +238,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _disk_error_in(error: Exception) -> Exception:
     """Find the operating system's error number in safetensors' message: it has no errno of its own."""
     text = str(error)
-    marker = "os error "
-    if marker in text:
-        number = int("".join(c for c in text.partition(marker)[2] if c.isdigit()))
-        return OSError(number, text)
-    return error
+    found = re.search(r"os error (\d+)", text)
+    return error if found is None else OSError(int(found[1]), text)
 
 
 def _remove(folder: Path) -> None:

@@ -32,7 +32,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
             progress=progress,
         )
     except imagesets.SourceError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{error}\nName the pictures with: data.sources.0.path=FOLDER") from error
 
 
 def require_usable(report: ScanReport, on_bad_image: str) -> None:

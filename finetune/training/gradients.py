@@ -55,6 +55,6 @@ def require_finite(value: float, what: str, step: int, sample_names: Sequence[st
     more = f" and {len(sample_names) - _NAMES_SHOWN} more" if len(sample_names) > _NAMES_SHOWN else ""
     raise DivergedError(
         f"step {step}: the {what} is {value}. Nothing was updated with it. The pictures of the batch: {shown}{more}. "
-        "Look at them; if they are sound, lower the learning rate, or train in bf16 or fp32. "
-        "The last checkpoint is whole: --resume goes on from it."
+        "Look at them; if they are sound, go on from the last checkpoint with a lower learning rate or in another "
+        "precision: --resume adapter.unet.learning_rate=… or --resume training.precision=fp32"
     )

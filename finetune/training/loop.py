@@ -1,4 +1,4 @@
-"""The loop: batch, step, backward, finite?, clip, optimizer, schedule, events, commands, preview?, save?"""
+"""The loop: batch, step, backward, finite?, clip, optimizer, schedule, events, commands, save?, preview?"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -52,6 +52,7 @@ class TrainingState:
     vae_scaling_factor: float
     groups: dict[str, AdapterGroup]
     optimizer: Optimizer
+    optimizer_kind: str
     schedule: Schedule
     accelerator: Accelerator
     autocast: Callable[[], AbstractContextManager[Any]]
@@ -123,8 +124,8 @@ def training_loop(state: TrainingState, hooks: Hooks) -> bool:
         report = optimizer_step(state)
         hooks.after_step(state, report)
         hooks.carry_out_commands(state)
-        hooks.preview_if_due(state)
         hooks.save_if_due(state)
+        hooks.preview_if_due(state)
         if hooks.should_stop(state):
             return state.global_step == state.total_steps
     return True
@@ -146,17 +147,8 @@ def optimizer_step(state: TrainingState) -> StepReport:
     parameters = list(state.parameters.values())
     reduce_gradients(state.accelerator, parameters)
     drop_stopped_gradients(state, step)
-    state.scaler.unscale_(state.optimizer)
-    norm = gradient_norm(parameters)
-    grad_norm = float(norm)
-    skipped = _skipped_by_scaler(state, grad_norm, step)
-    if not skipped:
-        require_finite(grad_norm, "gradient's norm", step, names)
-        if state.max_grad_norm is not None:
-            clip_gradients(parameters, norm, state.max_grad_norm)
     learning_rates = set_learning_rates(state, step)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    grad_norm, skipped = update_parameters(state, step, names)
     state.optimizer.zero_grad(set_to_none=True)
     state.global_step = step
     return StepReport(
@@ -169,6 +161,31 @@ def optimizer_step(state: TrainingState) -> StepReport:
         skipped=skipped,
         seconds=time.perf_counter() - started,
     )
+
+
+def update_parameters(state: TrainingState, step: int, sample_names: Sequence[str]) -> tuple[float, bool]:
+    """Check and clip the step's gradients and let the optimizer use them.
+
+    Returns:
+        The gradient's norm before clipping, and whether the fp16 loss scale skipped the update.
+
+    Raises:
+        DivergedError: the norm is not finite; no parameter has changed.
+    """
+    trained = [parameter for parameter in state.parameters.values() if parameter.grad is not None]
+    if not trained:  # every adapter has passed its last step
+        return 0.0, False
+    state.scaler.unscale_(state.optimizer)
+    norm = gradient_norm(trained)
+    grad_norm = float(norm)
+    skipped = _skipped_by_scaler(state, grad_norm, step)
+    if not skipped:
+        require_finite(grad_norm, "gradient's norm", step, sample_names)
+        if state.max_grad_norm is not None:
+            clip_gradients(trained, norm, state.max_grad_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return grad_norm, skipped
 
 
 @dataclass
@@ -197,7 +214,8 @@ def accumulate_gradients(state: TrainingState, step: int, batches: Sequence[tupl
             batch = make_batch(state, planned, generator, 1.0 / nominal)
             output = train_step(state.unet, state.noise_scheduler, state.objective, batch, generator)
         weighted = output.weighted.tolist()
-        require_finite(sum(weighted), "loss", step, batch.sample_names)
+        if processes == 1:  # else the others would wait: the sum of gradients tells all of them at once
+            require_finite(sum(weighted), "loss", step, batch.sample_names)
         state.scaler.scale(output.loss).backward()
         losses.weighted += weighted
         losses.per_sample += output.per_sample.tolist()

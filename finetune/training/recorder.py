@@ -33,6 +33,7 @@ class Recorder:
         stop: who has asked to stop.
         draw: draws the previews of a step and returns the files, or None where there is nothing to draw.
         environment: versions and threads, saved with every checkpoint.
+        inputs: hashes of the pictures' manifest and the model, saved with every checkpoint.
         listeners: see every event.
     """
 
@@ -42,6 +43,7 @@ class Recorder:
     checkpoint: CheckpointSettings
     stop: StopRequest
     environment: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
     draw: Callable[[Path, int], Sequence[Path]] | None = None
     listeners: list[Listener] = field(default_factory=list)
 
@@ -87,6 +89,8 @@ class Recorder:
 
     def preview_if_due(self, state: TrainingState) -> None:
         """Draw at the recipe's interval and at the end."""
+        if self.stop and state.global_step < state.total_steps:
+            return  # whoever asked to stop waits for the save, not for pictures
         every = self.preview.every_steps
         if (every is not None and state.global_step % every == 0) or state.global_step == state.total_steps:
             self.draw_previews(state)
@@ -109,10 +113,16 @@ class Recorder:
             "scaler": state.scaler.state_dict(),
             "environment": self.environment,
             "prediction_type": state.objective.prediction_type,
+            "optimizer": state.optimizer_kind,
+            "skipped_in_a_row": state.skipped_in_a_row,
+            "inputs": self.inputs,
             "num_modules": {group.component: group.num_modules() for group in state.groups.values()},
         }
         save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra)
-        remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep)
+        try:
+            remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep, state.global_step)
+        except OSError as error:
+            self.warn(f"an older checkpoint could not be removed: {error}", state.global_step)
         self.emit("checkpoint", step=state.global_step, path=folder.relative_to(self.run.path).as_posix())
 
     def draw_previews(self, state: TrainingState) -> None:

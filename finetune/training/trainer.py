@@ -1,15 +1,18 @@
 """One run from a recipe and its pictures to exported files: everything around the loop, in the order it happens."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from finetune.adapters.dropout import DropoutKey
-from finetune.errors import OutOfMemoryError
+from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeError
 from finetune.export.run_export import export_run
 from finetune.model.files import noise_scheduler
 from finetune.model.open import open_model
@@ -21,7 +24,7 @@ from finetune.run.commands import discard_commands
 from finetune.run.durable import write_text
 from finetune.run.events import EventLog
 from finetune.run.folder import RunFolder
-from finetune.training.checkpoint import apply_checkpoint, newest_whole_checkpoint
+from finetune.training.checkpoint import Checkpoint, apply_checkpoint, newest_whole_checkpoint
 from finetune.training.components import (
     attach_adapters,
     encode_pictures,
@@ -31,7 +34,7 @@ from finetune.training.components import (
     require_fitting_buckets,
     resolve_requests,
 )
-from finetune.training.environment import differences, environment_of
+from finetune.training.environment import differences, differing, environment_of
 from finetune.training.groups import optimizer_groups
 from finetune.training.loop import TrainingState, training_loop
 from finetune.training.objective import build_objective
@@ -71,15 +74,31 @@ def train(
         AtelierError: whatever ends the run before its last step; the run folder says so too.
     """
     device = choose_device(recipe.training.device)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    # The other processes wait while the main one draws previews, which may take longer than the usual limit.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
     with stop_on_signals() as stop:
         if not accelerator.is_main_process:
             return _train_as_follower(recipe, pictures, accelerator, stop, resume=resume)
         with _recording(recipe, accelerator, stop, listeners, resume=resume) as recorder:
+            recorder.inputs = inputs_of(recipe, pictures)
             state, artist = assemble(recipe, pictures, accelerator, recorder, stop)
             recorder.draw = _drawing(artist, state)
             _restore(recorder, state, resume=resume)
             return _run(recipe, pictures, state, recorder, stop)
+
+
+def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
+    """Return a hash of the pictures with their captions and buckets, and the model's identity."""
+    return {
+        "pictures or captions": hashlib.sha256(_manifest(pictures).encode("utf-8", "backslashreplace")).hexdigest(),
+        "model": open_model(recipe.model).identity(),
+    }
+
+
+def _manifest(pictures: TrainingPictures) -> str:
+    buckets = [pictures.bucket_of(index) for index in range(len(pictures.samples))]
+    return manifest_text(pictures.samples, buckets)
 
 
 def _train_as_follower(
@@ -92,9 +111,7 @@ def _train_as_follower(
     if resume:
         checkpoint, _ = newest_whole_checkpoint(run.checkpoints)
         if checkpoint is not None:
-            apply_checkpoint(checkpoint, state.parameters, state.optimizer)
-            state.global_step = checkpoint.step
-            state.scaler.load_state_dict(checkpoint.extra["scaler"])
+            restore_state(state, checkpoint)
     finished = training_loop(state, Follower(stop))
     return TrainResult(run, finished, stop.exit_code)
 
@@ -107,7 +124,7 @@ def _recording(
     path = Path(recipe.output_dir).expanduser() / recipe.name
     run = RunFolder.open(path) if resume else RunFolder.create(path)
     with run.lock():
-        changed = require_same_training(run, recipe) if resume else []
+        changed = require_same_training(run, recipe) if resume and run.has_begun() else []
         write_text(run.recipe, dump_recipe(recipe))
         with EventLog(run.events) as log:
             recorder = Recorder(
@@ -138,9 +155,9 @@ def _ending_in_log(recorder: Recorder) -> Iterator[None]:
         raise
     except torch.cuda.OutOfMemoryError as error:
         advice = (
-            "the card has too little memory for this recipe. Try, in this order: training.gradient_checkpointing=true, "
-            "training.micro_batch_size=1, a smaller adapter.unet.rank, data.buckets.kind=generated "
-            "data.buckets.resolution=768. The last checkpoint is whole: --resume goes on from it."
+            "the card has too little memory for this recipe. What a run can go on with: --resume "
+            "training.gradient_checkpointing=true training.micro_batch_size=1. What needs a new run (name=…): a "
+            "smaller adapter.unet.rank, or data.buckets.kind=generated data.buckets.resolution=768"
         )
         recorder.emit("run_finished", status="failed", message=advice)
         raise OutOfMemoryError(advice) from error
@@ -193,11 +210,12 @@ def assemble(
         text=text.source,
         vae_scaling_factor=latents.vae.config.scaling_factor,
         groups=groups,
+        optimizer_kind=kind,
         optimizer=build_optimizer(kind, optimizer_groups(groups), recipe.training.optimizer),
         schedule=build_schedule(recipe.training.lr_schedule, recipe.training.steps),
         accelerator=accelerator,
         autocast=autocast_for(dtype, device),
-        scaler=torch.amp.GradScaler(device.type, enabled=recipe.training.precision == "fp16"),
+        scaler=make_scaler(device, enabled=recipe.training.precision == "fp16"),
         dropout_key=key,
         max_grad_norm=recipe.training.max_grad_norm,
         total_steps=recipe.training.steps,
@@ -216,8 +234,17 @@ def assemble(
         text=text.stack,
         refiner_guidance=refiner_guidance,
         weight_dtype=dtype,
+        prediction_type=objective.prediction_type,
+        zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
     )
     return state, artist
+
+
+def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
+    """Return fp16's loss scale, ready also in a process that has no batch in the first step."""
+    scaler = torch.amp.GradScaler(device.type, enabled=enabled)
+    scaler.scale(torch.zeros((), device=device))  # makes its scale; it would else wait for the first loss
+    return scaler
 
 
 def _drawing(artist: Artist | None, state: TrainingState) -> Callable[[Path, int], Sequence[Path]] | None:
@@ -246,22 +273,38 @@ def _restore(recorder: Recorder, state: TrainingState, *, resume: bool) -> None:
         if resume:
             recorder.warn("there is no whole checkpoint; training starts from the first step")
         return
-    apply_checkpoint(checkpoint, state.parameters, state.optimizer)
-    state.scaler.load_state_dict(checkpoint.extra["scaler"])
-    state.global_step = checkpoint.step
+    restore_state(state, checkpoint)
     changed = differences(checkpoint.extra["environment"], recorder.environment)
+    changed += [f"the {name} changed" for name in differing(checkpoint.extra["inputs"], recorder.inputs)]
     if changed:
         recorder.warn(
             "this resume is compatible, but not equal bit for bit to a run without a break: " + "; ".join(changed)
         )
 
 
+def restore_state(state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a freshly assembled state.
+
+    Raises:
+        RecipeError: it was saved with another optimizer, as `auto` chooses on another device.
+    """
+    kind = checkpoint.extra["optimizer"]
+    if kind != state.optimizer_kind:
+        raise RecipeError(
+            f"training.optimizer.kind: the checkpoint was saved with {kind}, and here it would be "
+            f"{state.optimizer_kind}. Go on with: --resume training.optimizer.kind={kind}"
+        )
+    apply_checkpoint(checkpoint, state.parameters, state.optimizer)
+    state.scaler.load_state_dict(checkpoint.extra["scaler"])
+    state.skipped_in_a_row = checkpoint.extra["skipped_in_a_row"]
+    state.global_step = checkpoint.step
+
+
 def _run(
     recipe: Recipe, pictures: TrainingPictures, state: TrainingState, recorder: Recorder, stop: StopRequest
 ) -> TrainResult:
     """Train, then export."""
-    buckets = [pictures.bucket_of(index) for index in range(len(pictures.samples))]
-    write_text(recorder.run.manifest, manifest_text(pictures.samples, buckets))
+    write_text(recorder.run.manifest, _manifest(pictures))
     if state.global_step == 0 and recipe.preview.at_start:
         recorder.draw_previews(state)
     recorder.emit("stage", step=state.global_step, name="train", done=state.global_step, total=state.total_steps)
@@ -269,15 +312,7 @@ def _run(
     exports: tuple[Path, ...] = ()
     if finished:
         recorder.emit("stage", step=state.global_step, name="export", done=0, total=len(recipe.export.formats))
-        exports = export_run(
-            recorder.run,
-            recipe,
-            state.parameters,
-            state.global_step,
-            unet_config=state.unet.config,
-            prediction_type=state.objective.prediction_type,
-            expected={group.component: group.num_modules() for group in state.groups.values()},
-        )
+        exports = _export(recorder, recipe, state)
     recorder.emit(
         "run_finished",
         step=state.global_step,
@@ -286,6 +321,32 @@ def _run(
         exports=[path.relative_to(recorder.run.path).as_posix() for path in exports],
     )
     return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exports)
+
+
+def _export(recorder: Recorder, recipe: Recipe, state: TrainingState) -> tuple[Path, ...]:
+    """Export what was trained.
+
+    Raises:
+        AtelierError: it cannot be written so; the message says how to get it from the checkpoint.
+    """
+    try:
+        return export_run(
+            recorder.run,
+            recipe,
+            state.parameters,
+            state.global_step,
+            unet_config=state.unet.config,
+            prediction_type=state.objective.prediction_type,
+            optimizer=state.optimizer_kind,
+            expected={group.component: group.num_modules() for group in state.groups.values()},
+        )
+    except DiskError:
+        raise
+    except AtelierError as error:
+        raise AtelierError(
+            f"{error} The training is done and saved. Export it with: "
+            f"atelier export {recorder.run.path} --precision fp32"
+        ) from error
 
 
 def _stage(recorder: Recorder | None, stop: StopRequest, name: str) -> Callable[[int, int], None]:

@@ -59,6 +59,25 @@ def test_more_steps_are_a_compatible_resume_and_said_so(job) -> None:
     assert max(job.losses()) == 3
 
 
+def test_after_a_divergence_a_lower_learning_rate_goes_on(job) -> None:
+    job.train(driver=["nan-at", "3"], code=5)
+    output = job.train("--resume", "adapter.unet.learning_rate=1e-4", "training.steps=4")
+    assert "adapter.unet.learning_rate was changed" in output
+    assert max(job.losses()) == 4
+
+
+def test_other_pictures_are_noticed_on_resume(job) -> None:
+    job.train("training.steps=1")
+    (job.recipe.parent / "pictures" / "picture-03.txt").write_text("another caption", encoding="utf-8")
+    assert "the pictures or captions changed" in job.train("training.steps=2", "--resume")
+
+
+def test_a_start_that_failed_before_the_first_step_can_be_mended_and_started_again(job) -> None:
+    assert "multiples of 16" in job.train("data.buckets.step=8", "data.buckets.resolution=72", code=3)
+    job.train("training.steps=1")
+    assert max(job.losses()) == 1
+
+
 def test_bad_pictures_stop_the_run_before_the_model_loads_unless_they_are_skipped(job) -> None:
     folder = job.recipe.parent / "pictures"
     (folder / "broken.png").write_bytes((folder / "picture-00.png").read_bytes()[:100])

@@ -21,6 +21,8 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "cat")
     RunFolder.create(tmp_path / "cat")  # nothing began there
     run.recipe.write_text("name: cat\n")
+    RunFolder.create(tmp_path / "cat")  # nor there: the start failed before the first step
+    run.events.write_text('{"seq": 1, "time": 0, "kind": "step", "step": 1, "loss": 1.0}\n')
     with pytest.raises(RecipeError, match=r"already holds a run.*--resume.*name="):
         RunFolder.create(tmp_path / "cat")
     assert RunFolder.open(tmp_path / "cat") == run

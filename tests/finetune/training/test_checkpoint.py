@@ -186,7 +186,7 @@ def test_an_interrupted_save_leaves_the_older_one(three, monkeypatch, interrupte
     newest, _ = newest_whole_checkpoint(three)
     assert newest is not None
     assert newest.step == 4
-    remove_old_checkpoints(three, 9)
+    remove_old_checkpoints(three, 9, 4)
     assert not list(three.glob(".partial*"))
 
 
@@ -218,9 +218,17 @@ def test_a_full_disk_is_named_and_takes_nothing_along(three, monkeypatch):
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [3]), (2, [2, 3]), (3, [1, 2, 3]), (9, [1, 2, 3])])
 def test_retention_removes_the_oldest(three, keep, left):
-    remove_old_checkpoints(three, keep)
+    remove_old_checkpoints(three, keep, 3)
     assert [int(folder.name[5:]) for folder in list_checkpoints(three)] == left
     assert all(load_checkpoint(folder) for folder in list_checkpoints(three))
+
+
+def test_a_damaged_later_checkpoint_never_costs_the_one_just_written(three):
+    (three / "step-000003" / "state.json").write_text("{}")
+    remove_old_checkpoints(three, 1, written_step=2)  # after a resume from step 1 or 2
+    newest, damaged = newest_whole_checkpoint(three)
+    assert newest is not None
+    assert (newest.step, len(damaged)) == (2, 1)
 
 
 def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
