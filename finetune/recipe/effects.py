@@ -115,6 +115,14 @@ def _caption_extension(recipe: Recipe) -> Iterator[str]:
             yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
 
 
+def _dora_export(recipe: Recipe) -> Iterator[str]:
+    if recipe.adapter.use_dora and "diffusers" not in recipe.export.formats:
+        yield (
+            "export.formats: kohya's form of DoRA is read exactly by LyCORIS alone; ComfyUI and Forge scale it "
+            "otherwise and diffusers leaves it out. Add diffusers: export.formats=[kohya, diffusers]"
+        )
+
+
 _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _caption_extension,
     _buckets,
@@ -125,4 +133,5 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _refiner,
     _previews,
     _intervals,
+    _dora_export,
 )

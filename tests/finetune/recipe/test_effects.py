@@ -43,6 +43,8 @@ CASES = [
     ("training: {steps: 100}", None),
     ("training: {optimizer: {kind: prodigy}}", "adapter.unet.learning_rate: 0.0001 is a factor with kind: prodigy"),
     ("training: {optimizer: {kind: prodigy}}\nadapter: {unet: {learning_rate: 1.0}}", None),
+    ("adapter: {use_dora: true}", "export.formats: kohya's form of DoRA is read exactly by LyCORIS alone"),
+    ("adapter: {use_dora: true}\nexport: {formats: [kohya, diffusers]}", None),
 ]
 
 
