@@ -127,6 +127,12 @@ def encode_second(
     return output.hidden_states[-2], output.text_embeds
 
 
+def longer_than_read(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> list[int]:
+    """Return the indices of captions with more tokens than an encoder reads, begin and end included."""
+    counts = [len(ids) for ids in tokenizer(list(captions)).input_ids] if captions else []
+    return [index for index, count in enumerate(counts) if count > tokenizer.model_max_length]
+
+
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     """Return the token ids of captions, (B, 77), padded and cut to CLIP's length."""
     ids: Tensor = tokenizer(

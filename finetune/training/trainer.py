@@ -14,9 +14,10 @@ from accelerate.utils import InitProcessGroupKwargs
 from finetune.adapters.dropout import DropoutKey
 from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeError
 from finetune.export.run_export import export_run
-from finetune.model.files import noise_scheduler
+from finetune.model.files import ModelFiles, noise_scheduler
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_device, choose_dtype
+from finetune.model.text import longer_than_read
 from finetune.preview.artist import Artist
 from finetune.preview.sampling import Sampler
 from finetune.recipe import Recipe, dump_recipe
@@ -188,6 +189,8 @@ def assemble(
     requests = resolve_requests(recipe, geometry)
 
     captions = [sample.caption for sample in pictures.samples]
+    if recorder is not None:
+        _warn_of_long_captions(recorder, files, pictures)
     progress = _stage(recorder, stop, "captions")
     text = encode_text(recipe, files, captions, requests, dtype, device, progress)
     refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
@@ -238,6 +241,17 @@ def assemble(
         zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
     )
     return state, artist
+
+
+def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:
+    """Say which captions lose their end: the encoders read 77 tokens."""
+    tokenizer = files.load_tokenizer_2()
+    long = longer_than_read(tokenizer, [sample.caption for sample in pictures.samples])
+    if long:
+        recorder.warn(
+            f"{len(long)} captions are longer than the {tokenizer.model_max_length} tokens the encoders read, "
+            f"the first: {pictures.samples[long[0]].name}. Their ends are cut off; put what matters first"
+        )
 
 
 def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
