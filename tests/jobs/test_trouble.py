@@ -42,7 +42,7 @@ def test_a_full_disk_in_a_preview_is_said_and_loses_no_checkpoint(job) -> None:
     assert "previews" in output
     checkpoint, _ = newest_whole_checkpoint(job.runs / "job" / "checkpoints")
     assert checkpoint is not None
-    assert checkpoint.step == 1
+    assert checkpoint.step == 2, "a step is saved before its pictures are drawn"
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_other_settings_do_not_resume(job) -> None:
