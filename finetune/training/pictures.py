@@ -60,6 +60,8 @@ class TrainingPictures:
         assigned = tuple(assign_bucket(sample.original_size, self.buckets) for sample in self.samples)
         object.__setattr__(self, "_assigned", assigned)
         object.__setattr__(self, "_plans", {})
+        # Every epoch has as many batches; asking the plan at each step would drop the epoch's own from memory.
+        object.__setattr__(self, "_steps_per_epoch", -(-len(self._plan(0)) // self.batches_per_step))
 
     def bucket_of(self, index: int) -> Size:
         """Return the (height, width) sample `index` is trained at."""
@@ -69,7 +71,8 @@ class TrainingPictures:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in which every picture is seen once a repeat."""
-        return -(-len(self._plan(0)) // self.batches_per_step)
+        steps: int = self._steps_per_epoch  # type: ignore[attr-defined]
+        return steps
 
     def epoch_of(self, global_step: int) -> int:
         """Return the epoch, from 0, that optimizer step `global_step`, from 1, belongs to."""
