@@ -4,52 +4,49 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.adapters.dropout import DropoutKey
 from finetune.errors import DivergedError
-from finetune.model.text import TextEmbeddings
-from finetune.model.vae import LatentMoments
-from finetune.training.batch import TrainBatch
 from finetune.training.gradients import clip_gradients, gradient_norm, reduce_gradients, require_finite
 from finetune.training.groups import AdapterGroup, all_parameters
-from finetune.training.objective import Objective
 from finetune.training.pictures import PlannedSample, TrainingPictures
 from finetune.training.randomness import BatchGenerator
 from finetune.training.schedules import Schedule
-from finetune.training.step import train_step
-from imagesets.framing import Frame
-from imagesets.scan import Sample
+from finetune.training.step import StepOutput
 
 MAX_SKIPPED_STEPS = 20
 """How many steps in a row the fp16 loss scale may skip before the run counts as diverged."""
 
 
-class TextSource(Protocol):
-    """Where a batch's text embeddings come from: a cache, or encoders in training."""
+class Task(Protocol):
+    """What is being taught: denoising, say. It turns a micro batch into a loss."""
 
-    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
-        """Return the embeddings of captions; None stands for a dropped one."""
+    def forward(
+        self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
+    ) -> StepOutput:
+        """Return the batch's loss with its graph, each sample counting `weight`."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Return what a checkpoint has to say about the task, for whoever exports it."""
         ...
 
 
+TaskT_co = TypeVar("TaskT_co", bound=Task, covariant=True)
+
+
 @dataclass
-class TrainingState:
+class TrainingState(Generic[TaskT_co]):
     """Everything the loop works on. Only the adapters, the optimizer, the loss scale and `global_step` change."""
 
-    unet: UNet2DConditionModel
-    noise_scheduler: DDPMScheduler
-    objective: Objective
+    task: TaskT_co
     pictures: TrainingPictures
-    latents: Callable[[Sample, Frame], LatentMoments]
-    text: TextSource
-    vae_scaling_factor: float
     groups: dict[str, AdapterGroup]
     optimizer: Optimizer
     optimizer_kind: str
@@ -97,28 +94,28 @@ class StepReport:
 class Hooks(Protocol):
     """What happens around the steps: writing, drawing, listening."""
 
-    def after_step(self, state: TrainingState, report: StepReport) -> None:
+    def after_step(self, state: TrainingState[Task], report: StepReport) -> None:
         """Write the step's event."""
         ...
 
-    def carry_out_commands(self, state: TrainingState) -> None:
+    def carry_out_commands(self, state: TrainingState[Task]) -> None:
         """Do what has been asked for since the last step."""
         ...
 
-    def preview_if_due(self, state: TrainingState) -> None:
+    def preview_if_due(self, state: TrainingState[Task]) -> None:
         """Draw the previews at their interval."""
         ...
 
-    def save_if_due(self, state: TrainingState) -> None:
+    def save_if_due(self, state: TrainingState[Task]) -> None:
         """Save a checkpoint at its interval."""
         ...
 
-    def should_stop(self, state: TrainingState) -> bool:
+    def should_stop(self, state: TrainingState[Task]) -> bool:
         """Whether any process has been asked to stop."""
         ...
 
 
-def training_loop(state: TrainingState, hooks: Hooks) -> bool:
+def training_loop(state: TrainingState[Task], hooks: Hooks) -> bool:
     """Train until the last step; return False where a stop was asked for before it."""
     while state.global_step < state.total_steps:
         report = optimizer_step(state)
@@ -131,7 +128,7 @@ def training_loop(state: TrainingState, hooks: Hooks) -> bool:
     return True
 
 
-def optimizer_step(state: TrainingState) -> StepReport:
+def optimizer_step(state: TrainingState[Task]) -> StepReport:
     """Take one optimizer step over all its micro batches and processes.
 
     Raises:
@@ -163,7 +160,7 @@ def optimizer_step(state: TrainingState) -> StepReport:
     )
 
 
-def update_parameters(state: TrainingState, step: int, sample_names: Sequence[str]) -> tuple[float, bool]:
+def update_parameters(state: TrainingState[Task], step: int, sample_names: Sequence[str]) -> tuple[float, bool]:
     """Check and clip the step's gradients and let the optimizer use them.
 
     Returns:
@@ -197,7 +194,9 @@ class SampleLosses:
     timesteps: list[int] = field(default_factory=list)
 
 
-def accumulate_gradients(state: TrainingState, step: int, batches: Sequence[tuple[PlannedSample, ...]]) -> SampleLosses:
+def accumulate_gradients(
+    state: TrainingState[Task], step: int, batches: Sequence[tuple[PlannedSample, ...]]
+) -> SampleLosses:
     """Run this process's share of the step's micro batches forward and backward.
 
     Every sample's loss is divided by the nominal number of samples in a step, so each weighs the same however the
@@ -211,11 +210,10 @@ def accumulate_gradients(state: TrainingState, step: int, batches: Sequence[tupl
         state.dropout_key.global_step, state.dropout_key.micro_batch = step, index
         generator = BatchGenerator(state.seed, step, [sample.key for sample in planned])
         with state.autocast():
-            batch = make_batch(state, planned, generator, 1.0 / nominal)
-            output = train_step(state.unet, state.noise_scheduler, state.objective, batch, generator)
+            output = state.task.forward(planned, generator, 1.0 / nominal, state.accelerator.device)
         weighted = output.weighted.tolist()
         if processes == 1:  # else the others would wait: the sum of gradients tells all of them at once
-            require_finite(sum(weighted), "loss", step, batch.sample_names)
+            require_finite(sum(weighted), "loss", step, [item.sample.name for item in planned])
         state.scaler.scale(output.loss).backward()
         losses.weighted += weighted
         losses.per_sample += output.per_sample.tolist()
@@ -223,27 +221,7 @@ def accumulate_gradients(state: TrainingState, step: int, batches: Sequence[tupl
     return losses
 
 
-def make_batch(
-    state: TrainingState, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float
-) -> TrainBatch:
-    """Collate one micro batch: latents drawn from their posteriors, captions encoded, time ids off the frames."""
-    moments = [state.latents(item.sample, item.frame) for item in planned]
-    noise = generator.normal("posterior", moments[0].mean.shape)  # (B, 4, h, w)
-    text = state.text.encode([item.caption for item in planned])
-    batch = TrainBatch(
-        latents=torch.stack([
-            moment.sample(drawn, state.vae_scaling_factor) for moment, drawn in zip(moments, noise, strict=True)
-        ]),
-        prompt_embeds=text.prompt_embeds,
-        pooled_prompt_embeds=text.pooled_prompt_embeds,
-        add_time_ids=torch.tensor([item.frame.add_time_ids() for item in planned], dtype=torch.float32),
-        sample_weights=torch.full((len(planned),), weight),
-        sample_names=tuple(item.sample.name for item in planned),
-    )  # fmt: skip
-    return batch.to(state.accelerator.device)
-
-
-def drop_stopped_gradients(state: TrainingState, step: int) -> None:
+def drop_stopped_gradients(state: TrainingState[Task], step: int) -> None:
     """Forget the gradients of adapters past their last step: the optimizer then leaves them as they are."""
     for group in state.groups.values():
         if not group.is_trained_at(step):
@@ -251,7 +229,7 @@ def drop_stopped_gradients(state: TrainingState, step: int) -> None:
                 parameter.grad = None
 
 
-def set_learning_rates(state: TrainingState, step: int) -> dict[str, float]:
+def set_learning_rates(state: TrainingState[Task], step: int) -> dict[str, float]:
     """Set each group's learning rate for optimizer step `step`, from 1, and return them by name."""
     factor = state.schedule(step - 1)
     for group in state.optimizer.param_groups:
@@ -259,7 +237,7 @@ def set_learning_rates(state: TrainingState, step: int) -> dict[str, float]:
     return {group["name"]: group["lr"] for group in state.optimizer.param_groups}
 
 
-def _skipped_by_scaler(state: TrainingState, grad_norm: float, step: int) -> bool:
+def _skipped_by_scaler(state: TrainingState[Task], grad_norm: float, step: int) -> bool:
     """Tell an fp16 overflow, which the loss scale mends by skipping, from a divergence."""
     overflowed = state.scaler.is_enabled() and not torch.isfinite(torch.tensor(grad_norm))
     state.skipped_in_a_row = state.skipped_in_a_row + 1 if overflowed else 0

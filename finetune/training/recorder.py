@@ -14,7 +14,7 @@ from finetune.run.commands import finish_command, poll_commands
 from finetune.run.events import Event, EventLog
 from finetune.run.folder import RunFolder
 from finetune.training.checkpoint import remove_old_checkpoints, save_checkpoint
-from finetune.training.loop import StepReport, TrainingState
+from finetune.training.loop import StepReport, Task, TrainingState
 from finetune.training.signals import StopRequest
 
 Listener = Callable[[Event], None]
@@ -57,7 +57,7 @@ class Recorder:
         """Write a warning in words."""
         self.emit("warning", step=step, message=message)
 
-    def after_step(self, state: TrainingState, report: StepReport) -> None:
+    def after_step(self, state: TrainingState[Task], report: StepReport) -> None:
         """Write the step's event."""
         self.emit(
             "step",
@@ -75,7 +75,7 @@ class Recorder:
         if report.skipped:
             self.warn("fp16 gradients overflowed; the step was skipped and the loss scale halved", state.global_step)
 
-    def carry_out_commands(self, state: TrainingState) -> None:
+    def carry_out_commands(self, state: TrainingState[Task]) -> None:
         """Do what waits in the commands folder, in its order."""
         for command in poll_commands(self.run, on_refused=lambda message: self.warn(message, state.global_step)):
             if command.kind == "save":
@@ -87,7 +87,7 @@ class Recorder:
             finish_command(self.run, command)
             self.emit("command_done", step=state.global_step, id=command.id, command=command.kind)
 
-    def preview_if_due(self, state: TrainingState) -> None:
+    def preview_if_due(self, state: TrainingState[Task]) -> None:
         """Draw at the recipe's interval and at the end."""
         if self.stop and state.global_step < state.total_steps:
             return  # whoever asked to stop waits for the save, not for pictures
@@ -95,24 +95,24 @@ class Recorder:
         if (every is not None and state.global_step % every == 0) or state.global_step == state.total_steps:
             self.draw_previews(state)
 
-    def save_if_due(self, state: TrainingState) -> None:
+    def save_if_due(self, state: TrainingState[Task]) -> None:
         """Save at the recipe's interval, at the end, and when a stop was asked for."""
         every = self.checkpoint.every_steps
         due = every is not None and state.global_step % every == 0
         if due or state.global_step == state.total_steps or self.stop:
             self.save(state)
 
-    def should_stop(self, state: TrainingState) -> bool:
+    def should_stop(self, state: TrainingState[Task]) -> bool:
         """Whether to stop after this step. All processes agree: each learns what any of them was asked."""
         return any_process_stops(state, self.stop)
 
-    def save(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState[Task]) -> None:
         """Write a checkpoint, then remove the oldest beyond those that are kept."""
         folder = self.run.checkpoint(state.global_step)
         extra = {
             "scaler": state.scaler.state_dict(),
             "environment": self.environment,
-            "prediction_type": state.objective.prediction_type,
+            **state.task.facts(),
             "optimizer": state.optimizer_kind,
             "skipped_in_a_row": state.skipped_in_a_row,
             "inputs": self.inputs,
@@ -125,7 +125,7 @@ class Recorder:
             self.warn(f"an older checkpoint could not be removed: {error}", state.global_step)
         self.emit("checkpoint", step=state.global_step, path=folder.relative_to(self.run.path).as_posix())
 
-    def draw_previews(self, state: TrainingState) -> None:
+    def draw_previews(self, state: TrainingState[Task]) -> None:
         """Draw the previews of this step."""
         if self.draw is None:
             return
@@ -142,24 +142,24 @@ class Follower:
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
 
-    def after_step(self, state: TrainingState, report: StepReport) -> None:
+    def after_step(self, state: TrainingState[Task], report: StepReport) -> None:
         """Write nothing."""
 
-    def carry_out_commands(self, state: TrainingState) -> None:
+    def carry_out_commands(self, state: TrainingState[Task]) -> None:
         """Leave commands to the main process."""
 
-    def preview_if_due(self, state: TrainingState) -> None:
+    def preview_if_due(self, state: TrainingState[Task]) -> None:
         """Leave previews to the main process."""
 
-    def save_if_due(self, state: TrainingState) -> None:
+    def save_if_due(self, state: TrainingState[Task]) -> None:
         """Leave checkpoints to the main process."""
 
-    def should_stop(self, state: TrainingState) -> bool:
+    def should_stop(self, state: TrainingState[Task]) -> bool:
         """Learn whether any process was asked to stop."""
         return any_process_stops(state, self.stop)
 
 
-def any_process_stops(state: TrainingState, stop: StopRequest) -> bool:
+def any_process_stops(state: TrainingState[Task], stop: StopRequest) -> bool:
     """Whether a stop was asked of this process or, under several, of any other."""
     accelerator = state.accelerator
     if accelerator.num_processes == 1:

@@ -35,6 +35,7 @@ from finetune.training.components import (
     require_fitting_buckets,
     resolve_requests,
 )
+from finetune.training.denoising import Denoising
 from finetune.training.environment import differences, differing, environment_of
 from finetune.training.groups import optimizer_groups
 from finetune.training.loop import TrainingState, training_loop
@@ -173,7 +174,7 @@ def assemble(
     accelerator: Accelerator,
     recorder: Recorder | None,
     stop: StopRequest,
-) -> tuple[TrainingState, Artist | None]:
+) -> tuple[TrainingState[Denoising], Artist | None]:
     """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net.
 
     Without a recorder nothing is written anywhere, and there is no artist: only the main process draws.
@@ -205,13 +206,8 @@ def assemble(
     prepare_for_training(recipe, unet, text.stack)
     kind = optimizer_kind(recipe.training.optimizer, device)
     state = TrainingState(
-        unet=unet,
-        noise_scheduler=schedule,
-        objective=objective,
+        task=Denoising(unet, schedule, objective, latents.source(), text.source, latents.vae.config.scaling_factor),
         pictures=pictures,
-        latents=latents.source(),
-        text=text.source,
-        vae_scaling_factor=latents.vae.config.scaling_factor,
         groups=groups,
         optimizer_kind=kind,
         optimizer=build_optimizer(kind, optimizer_groups(groups), recipe.training.optimizer),
@@ -261,14 +257,14 @@ def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
     return scaler
 
 
-def _drawing(artist: Artist | None, state: TrainingState) -> Callable[[Path, int], Sequence[Path]] | None:
+def _drawing(artist: Artist | None, state: TrainingState[Denoising]) -> Callable[[Path, int], Sequence[Path]] | None:
     if artist is None:
         return None
     adapted = [group.model for group in state.groups.values()]
-    return lambda folder, step: artist.draw(state.unet, adapted, folder, step)
+    return lambda folder, step: artist.draw(state.task.unet, adapted, folder, step)
 
 
-def _restore(recorder: Recorder, state: TrainingState, *, resume: bool) -> None:
+def _restore(recorder: Recorder, state: TrainingState[Denoising], *, resume: bool) -> None:
     """Go back to the newest whole checkpoint, and say what is not as it was."""
     checkpoint, damaged = newest_whole_checkpoint(recorder.run.checkpoints) if resume else (None, [])
     recorder.emit(
@@ -296,7 +292,7 @@ def _restore(recorder: Recorder, state: TrainingState, *, resume: bool) -> None:
         )
 
 
-def restore_state(state: TrainingState, checkpoint: Checkpoint) -> None:
+def restore_state(state: TrainingState[Denoising], checkpoint: Checkpoint) -> None:
     """Put a checkpoint into a freshly assembled state.
 
     Raises:
@@ -315,7 +311,7 @@ def restore_state(state: TrainingState, checkpoint: Checkpoint) -> None:
 
 
 def _run(
-    recipe: Recipe, pictures: TrainingPictures, state: TrainingState, recorder: Recorder, stop: StopRequest
+    recipe: Recipe, pictures: TrainingPictures, state: TrainingState[Denoising], recorder: Recorder, stop: StopRequest
 ) -> TrainResult:
     """Train, then export."""
     write_text(recorder.run.manifest, _manifest(pictures))
@@ -337,7 +333,7 @@ def _run(
     return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exports)
 
 
-def _export(recorder: Recorder, recipe: Recipe, state: TrainingState) -> tuple[Path, ...]:
+def _export(recorder: Recorder, recipe: Recipe, state: TrainingState[Denoising]) -> tuple[Path, ...]:
     """Export what was trained.
 
     Raises:
@@ -349,8 +345,8 @@ def _export(recorder: Recorder, recipe: Recipe, state: TrainingState) -> tuple[P
             recipe,
             state.parameters,
             state.global_step,
-            unet_config=state.unet.config,
-            prediction_type=state.objective.prediction_type,
+            unet_config=state.task.unet.config,
+            prediction_type=state.task.objective.prediction_type,
             optimizer=state.optimizer_kind,
             expected={group.component: group.num_modules() for group in state.groups.values()},
         )

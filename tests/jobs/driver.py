@@ -29,16 +29,19 @@ def stop_at(step: str) -> None:
 
 
 def kill_in(step: str, micro_batch: str) -> None:
-    from finetune.training import loop
+    from finetune.training.denoising import Denoising
 
-    original = loop.make_batch
+    original = Denoising.make_batch
+    seen: list[int] = []
 
-    def make_batch(state, planned, generator, weight):  # type: ignore[no-untyped-def]
-        if generator.global_step == int(step) and state.dropout_key.micro_batch == int(micro_batch):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(state, planned, generator, weight)
+    def make_batch(self, planned, generator, weight):  # type: ignore[no-untyped-def]
+        if generator.global_step == int(step):
+            if len(seen) == int(micro_batch):
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen.append(len(seen))
+        return original(self, planned, generator, weight)
 
-    loop.make_batch = make_batch
+    Denoising.make_batch = make_batch  # type: ignore[method-assign]
 
 
 def slow_saves(seconds: str) -> None:
@@ -63,16 +66,16 @@ def fsize(limit: str) -> None:
 
 
 def nan_at(step: str) -> None:
-    from finetune.training import loop
+    from finetune.training import denoising
 
-    original = loop.train_step
+    original = denoising.train_step
 
     def train_step(unet, noise_scheduler, objective, batch, generator):  # type: ignore[no-untyped-def]
         if generator.global_step == int(step):
             batch.latents[0, 0, 0, 0] = float("nan")
         return original(unet, noise_scheduler, objective, batch, generator)
 
-    loop.train_step = train_step
+    denoising.train_step = train_step
 
 
 WHAT = {"stop-at": stop_at, "kill-in": kill_in, "slow-saves": slow_saves, "fsize": fsize, "nan-at": nan_at}

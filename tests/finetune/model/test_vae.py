@@ -71,8 +71,8 @@ def test_the_vae_never_runs_in_fp16():
 
 def test_a_run_in_fp16_has_its_vae_in_fp32(make_state):
     state = make_state({"training.precision": "fp16", "training.cache_latents": "never"})  # so that it is kept
-    assert next(state.unet.parameters()).dtype == torch.float16
-    assert {parameter.dtype for parameter in state.latents.vae.parameters()} == {torch.float32}
+    assert next(state.task.unet.parameters()).dtype == torch.float16
+    assert {parameter.dtype for parameter in state.task.latents.vae.parameters()} == {torch.float32}
 
 
 def test_precisions_and_devices_by_name():

@@ -53,7 +53,7 @@ def test_the_cut_into_micro_batches_changes_no_gradient(make_state, prediction_t
 def test_every_step_draws_anew(make_state):
     state = _cut(make_state, 4, 4)
     first, first_gradients = _gradients(state, 1)
-    state.unet.zero_grad()
+    state.task.unet.zero_grad()
     second, second_gradients = _gradients(state, 2)
     assert sorted(first.timesteps) != sorted(second.timesteps)
     assert _largest_difference(first_gradients, second_gradients) > 0.01

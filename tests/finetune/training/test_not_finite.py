@@ -40,12 +40,12 @@ def _require_stop(state, hash_tensors, what):
 def test_a_loss(make_state, hash_tensors, value):
     state = make_state(_TWO)
     optimizer_step(state)
-    original = state.unet.conv_out.bias.detach().clone()
-    state.unet.conv_out.bias.data[0] = value
+    original = state.task.unet.conv_out.bias.detach().clone()
+    state.task.unet.conv_out.bias.data[0] = value
     message = _require_stop(state, hash_tensors, r"^step 2: the loss is (nan|inf)")
     assert "--resume" in message
-    state.unet.conv_out.bias.data = original
-    state.unet.zero_grad()
+    state.task.unet.conv_out.bias.data = original
+    state.task.unet.zero_grad()
     optimizer_step(state)  # and nothing but the number itself was in the way
 
 
@@ -151,7 +151,7 @@ class TestFp16LossScale:
     def test_a_recipe_in_fp16_scales(self, make_state):
         state = make_state({**_TWO, "training.precision": "fp16"})
         assert state.scaler.is_enabled()
-        assert state.unet.conv_in.weight.dtype == torch.float16
+        assert state.task.unet.conv_in.weight.dtype == torch.float16
         reports = [optimizer_step(state) for _ in range(2)]
         assert all(math.isfinite(report.loss) for report in reports)
         assert all(parameter.dtype == torch.float32 for parameter in state.parameters.values())

@@ -67,9 +67,9 @@ def test_loss_is_the_samples_weighted_sum(make_batch):
 
 
 def _step(state, batch, global_step):
-    state.unet.zero_grad()
+    state.task.unet.zero_grad()
     generator = BatchGenerator(3, global_step, ["a", "b"])
-    output = train_step(state.unet, state.noise_scheduler, state.objective, batch, generator)
+    output = train_step(state.task.unet, state.task.noise_scheduler, state.task.objective, batch, generator)
     output.loss.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in state.parameters.items()}
     return output, gradients
@@ -110,7 +110,8 @@ def test_training_changes_every_adapter_and_no_base_weight(make_state, base_hash
 
 def _seen_by_time_projection(state, run):
     seen = []
-    handle = state.unet.add_time_proj.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].clone()))
+    projection = state.task.unet.add_time_proj
+    handle = projection.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].clone()))
     run()
     handle.remove()
     return seen
@@ -123,7 +124,8 @@ def test_time_ids_reach_the_unet_unrounded_in_half_precision(make_state, make_ba
 
     def run():
         with state.autocast():
-            train_step(state.unet, state.noise_scheduler, state.objective, batch, BatchGenerator(0, 1, ["a"]))
+            task, generator = state.task, BatchGenerator(0, 1, ["a"])
+            train_step(task.unet, task.noise_scheduler, task.objective, batch, generator)
 
     (seen,) = _seen_by_time_projection(state, run)
     assert seen.dtype == torch.float32

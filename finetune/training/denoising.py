@@ -1,0 +1,74 @@
+"""Teaching a U-Net to denoise: a micro batch is collated, then goes through the training step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+
+from finetune.model.text import TextEmbeddings
+from finetune.model.vae import LatentMoments
+from finetune.training.batch import TrainBatch
+from finetune.training.objective import Objective
+from finetune.training.pictures import PlannedSample
+from finetune.training.randomness import BatchGenerator
+from finetune.training.step import StepOutput, train_step
+from imagesets.framing import Frame
+from imagesets.scan import Sample
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from: a cache, or encoders in training."""
+
+    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
+        """Return the embeddings of captions; None stands for a dropped one."""
+        ...
+
+
+@dataclass
+class Denoising:
+    """The task of a LoRA or of full training: predict the noise in latents of pictures, given their captions.
+
+    Attributes:
+        unet: the model, with or without adapters.
+        noise_scheduler: the noise levels it is trained at.
+        objective: what it predicts and how errors are weighted.
+        latents: the VAE's moments of a picture in a frame.
+        text: the captions' embeddings.
+        vae_scaling_factor: what latents are multiplied by (0.13025 in SDXL).
+    """
+
+    unet: UNet2DConditionModel
+    noise_scheduler: DDPMScheduler
+    objective: Objective
+    latents: Callable[[Sample, Frame], LatentMoments]
+    text: TextSource
+    vae_scaling_factor: float
+
+    def forward(
+        self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
+    ) -> StepOutput:
+        """Collate one micro batch and take it through the step, each sample counting `weight`."""
+        batch = self.make_batch(planned, generator, weight).to(device)
+        return train_step(self.unet, self.noise_scheduler, self.objective, batch, generator)
+
+    def make_batch(self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float) -> TrainBatch:
+        """Collate one micro batch: latents drawn from their posteriors, captions encoded, time ids off the frames."""
+        moments = [self.latents(item.sample, item.frame) for item in planned]
+        noise = generator.normal("posterior", moments[0].mean.shape)  # (B, 4, h, w)
+        text = self.text.encode([item.caption for item in planned])
+        return TrainBatch(
+            latents=torch.stack([
+                moment.sample(drawn, self.vae_scaling_factor) for moment, drawn in zip(moments, noise, strict=True)
+            ]),
+            prompt_embeds=text.prompt_embeds,
+            pooled_prompt_embeds=text.pooled_prompt_embeds,
+            add_time_ids=torch.tensor([item.frame.add_time_ids() for item in planned], dtype=torch.float32),
+            sample_weights=torch.full((len(planned),), weight),
+            sample_names=tuple(item.sample.name for item in planned),
+        )  # fmt: skip
+
+    def facts(self) -> dict[str, str]:
+        """Return the prediction type: whoever exports a checkpoint needs it."""
+        return {"prediction_type": self.objective.prediction_type}
