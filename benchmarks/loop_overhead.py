@@ -121,7 +121,7 @@ def our_side(folder: Path) -> Callable[[int], None]:
     environment = environment_of(accelerator.device, accelerator.num_processes)
     recorder = BlockRecorder(run, EventLog(run.events), recipe.preview, recipe.checkpoint, stop, environment)
     pictures = plan_pictures(recipe, scan_pictures(recipe))
-    state, _ = assemble(recipe, pictures, accelerator, recorder, stop)
+    state = assemble(recipe, pictures, accelerator, recorder, stop).state
 
     def take_steps(count: int) -> None:
         recorder.last_step = state.global_step + count

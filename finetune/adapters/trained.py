@@ -7,22 +7,22 @@ from torch import Tensor
 
 from finetune.adapters.lora import ADAPTER_NAME
 from finetune.adapters.weights import COMPONENTS, Component, LoraModule
-from finetune.recipe.schema import Adapter, TextLora, UNetLora
+from finetune.recipe.schema import LoraAdapter, TextLora, UNetLora
 
 
-def section_of(adapter: Adapter, component: Component) -> UNetLora | TextLora | None:
+def section_of(adapter: LoraAdapter, component: Component) -> UNetLora | TextLora | None:
     """Return the recipe's settings for one model's adapter, or None where it has none."""
     section: UNetLora | TextLora | None = getattr(adapter, component)
     return section
 
 
-def lora_scale(adapter: Adapter, section: UNetLora | TextLora) -> float:
+def lora_scale(adapter: LoraAdapter, section: UNetLora | TextLora) -> float:
     """Return what `up @ down` is multiplied by: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
     alpha = float(section.rank) if section.alpha is None else section.alpha
     return alpha / (math.sqrt(section.rank) if adapter.use_rslora else section.rank)
 
 
-def trained_modules(parameters: Mapping[str, Tensor], adapter: Adapter) -> list[LoraModule]:
+def trained_modules(parameters: Mapping[str, Tensor], adapter: LoraAdapter) -> list[LoraModule]:
     """Return every adapted module, U-Net first.
 
     Args:

@@ -49,17 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(str(run_folder.recipe), overrides(arguments))
     quiet_libraries()
     from finetune.export.run_export import export_run
-    from finetune.model.open import open_model
 
     checkpoint = find_checkpoint(run_folder, arguments.step)
-    unet_config = open_model(recipe.model).geometry().unet_config
     paths = export_run(
         run_folder,
         recipe,
         checkpoint.parameters,
         checkpoint.step,
-        unet_config=unet_config,
-        prediction_type=checkpoint.extra["prediction_type"],
+        facts=checkpoint.extra,
         optimizer=checkpoint.extra["optimizer"],
         expected=checkpoint.extra["num_modules"],
     )

@@ -10,12 +10,20 @@ from torch import Tensor
 
 import finetune
 from finetune.adapters.trained import trained_modules
-from finetune.adapters.weights import Component
+from finetune.adapters.weights import COMPONENTS
 from finetune.export.keys import UNetLayout
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
+from finetune.model.open import open_model
 from finetune.recipe import Recipe, dump_recipe
-from finetune.recipe.schema import FolderModel, GeneratedBuckets, HubModel, SingleFileModel
+from finetune.recipe.schema import (
+    FolderModel,
+    FullTraining,
+    GeneratedBuckets,
+    HubModel,
+    LoraAdapter,
+    SingleFileModel,
+)
 from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
 from imagesets.manifest import read_manifest
@@ -27,35 +35,54 @@ def export_run(
     parameters: Mapping[str, Tensor],
     step: int,
     *,
-    unet_config: Mapping[str, Any],
-    prediction_type: str,
+    facts: Mapping[str, Any],
     optimizer: str,
-    expected: Mapping[Component, int],
+    expected: Mapping[str, int],
 ) -> tuple[Path, ...]:
-    """Write the adapter after `step` optimizer steps in the recipe's formats under the run's `exports`.
+    """Write what was trained after `step` optimizer steps under the run's `exports`, as `adapter.kind` has it.
 
     Args:
         run: the run's folder, with its manifest and events.
         recipe: the resolved recipe.
         parameters: the trainable parameters as a checkpoint names them.
         step: how many optimizer steps they have had; files of an unfinished run carry it in their name.
-        unet_config: the U-Net's configuration, from which the original layout's names follow.
-        prediction_type: 'epsilon' or 'v_prediction', as trained.
+        facts: what the task says of itself: `prediction_type`, 'epsilon' or 'v_prediction', as trained.
         optimizer: the optimizer's name, as it ran.
-        expected: how many modules of each model were adapted; fewer or more in the file is a slip of ours.
+        expected: how many modules of each model were trained; fewer or more in a file is a slip of ours.
+
+    Raises:
+        AtelierError: it cannot be written so.
+        DiskError: the disk refuses.
     """
-    modules = trained_modules(parameters, recipe.adapter)
-    metadata = build_metadata(run_facts(run, recipe, step, prediction_type, optimizer), modules, recipe.export.metadata)
     name = recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
+    match recipe.adapter:
+        case LoraAdapter():
+            known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
+            return export_lora(run, recipe, parameters, name, known, expected)
+        case FullTraining():
+            raise NotImplementedError
+
+
+def export_lora(
+    run: RunFolder,
+    recipe: Recipe,
+    parameters: Mapping[str, Tensor],
+    name: str,
+    facts: ExportFacts,
+    expected: Mapping[str, int],
+) -> tuple[Path, ...]:
+    """Write a trained adapter in the recipe's formats."""
+    assert isinstance(recipe.adapter, LoraAdapter), "only adapters have these formats"
+    modules = trained_modules(parameters, recipe.adapter)
     written = export_adapter(
         modules,
         run.exports,
         name,
         formats=recipe.export.formats,
         precision=recipe.export.precision,
-        layout=UNetLayout.from_config(unet_config),
-        metadata=metadata,
-        expected=expected,
+        layout=UNetLayout.from_config(open_model(recipe.model).geometry().unet_config),
+        metadata=build_metadata(facts, modules, recipe.export.metadata),
+        expected={component: expected.get(component, 0) for component in COMPONENTS},
     )
     return tuple(path for paths in written.values() for path in paths)
 
@@ -67,6 +94,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
     starts = [event for event in read_events(run.events)[0] if event["kind"] == "run_started"]
     steps_per_epoch = starts[-1]["steps_per_epoch"]
     adapter, training = recipe.adapter, recipe.training
+    assert isinstance(adapter, LoraAdapter), "these facts are an adapter's"
     encoders = [section for section in (adapter.text_encoder, adapter.text_encoder_2) if section is not None]
     triggers = [source.trigger for source in recipe.data.sources if source.trigger]
     return ExportFacts(

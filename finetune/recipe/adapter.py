@@ -1,22 +1,24 @@
-"""What is trained: low-rank adapters on the U-Net and the text encoders.
+"""What is trained: low-rank adapters on the U-Net and the text encoders, or those models' own weights.
 
-Putting them on is the work of `finetune.adapters`.
+Putting adapters on is the work of `finetune.adapters`, training of `finetune.training`.
 """
 
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from finetune.recipe.base import (
     Count,
+    DefaultKind,
     Flag,
     Needs,
     NonEmptyText,
     NumberAboveZero,
     ProbabilityBelowOne,
     Settings,
+    before,
 )
 
 
@@ -73,7 +75,7 @@ or a list of patterns: the end of a module's name ('q_proj') or a glob."""
     """The adapter stays as it is after this many optimizer steps; encoders overfit first. null trains it to the end."""
 
 
-class Adapter(Settings):
+class LoraAdapter(Settings):
     """Which parts of the model get a low-rank adapter; the base's own weights never change."""
 
     kind: Literal["lora"] = "lora"
@@ -90,9 +92,48 @@ class Adapter(Settings):
     """Scale by alpha / √rank (rank-stabilised LoRA, arXiv 2312.03732), which keeps high ranks lively."""
 
     @model_validator(mode="after")
-    def _something_is_trained(self) -> "Adapter":
-        if self.unet is None and self.text_encoder is None and self.text_encoder_2 is None:
-            raise PydanticCustomError(
-                "plain", "nothing to train: needs at least one of unet, text_encoder, text_encoder_2"
-            )
+    def _something_is_trained(self) -> "LoraAdapter":
+        _require_a_part(self)
         return self
+
+
+class FullPart(Settings):
+    """One model all of whose own weights are trained."""
+
+    learning_rate: NumberAboveZero = 1e-5
+    """The size of the optimizer's steps, at its peak; a tenth of a LoRA's or less, for every weight moves."""
+    stop_after_steps: Count | None = None
+    """The model stays as it is after this many optimizer steps; null trains it to the end."""
+
+
+class FullTraining(Settings):
+    """No adapter: the models' own weights are trained, kept in fp32, and a whole model comes out."""
+
+    kind: Literal["full"] = "full"
+    """Train the models' own weights: far more memory than an adapter, and a whole model comes out."""
+    unet: FullPart | None = FullPart()
+    """The U-Net, which draws the picture; null leaves it as it is."""
+    text_encoder: FullPart | None = None
+    """The first text encoder (CLIP ViT-L); null leaves it as it is, which lets its output be cached."""
+    text_encoder_2: FullPart | None = None
+    """The second text encoder (OpenCLIP ViT-bigG); null leaves it as it is."""
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "FullTraining":
+        _require_a_part(self)
+        return self
+
+
+def _require_a_part(section: LoraAdapter | FullTraining) -> None:
+    if section.unet is None and section.text_encoder is None and section.text_encoder_2 is None:
+        raise PydanticCustomError("plain", "nothing to train: needs at least one of unet, text_encoder, text_encoder_2")
+
+
+# A new kind of training joins here from a module of its own, and in `finetune.training.trainer.assemble`.
+Adapter = Annotated[
+    LoraAdapter | FullTraining,
+    Field(discriminator="kind"),
+    before(DefaultKind("lora")),
+    DefaultKind("lora"),
+]
+"""What is trained: lora or full."""

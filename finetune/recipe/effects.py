@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 
 from finetune.recipe.base import Settings
 from finetune.recipe.model import MiniatureModel
-from finetune.recipe.schema import GeneratedBuckets, ProdigyOptimizer, Recipe, TextLora, UNetLora
+from finetune.recipe.schema import (
+    FullPart,
+    FullTraining,
+    GeneratedBuckets,
+    LoraAdapter,
+    ProdigyOptimizer,
+    Recipe,
+    TextLora,
+    UNetLora,
+)
 
 
 def recipe_warnings(recipe: Recipe) -> list[str]:
@@ -21,8 +30,10 @@ def _was_written(section: Settings, name: str) -> bool:
     return name in section.model_fields_set and getattr(section, name) != type(section).model_fields[name].default
 
 
-def _trained(recipe: Recipe) -> Iterator[tuple[str, UNetLora | TextLora]]:
+def _trained(recipe: Recipe) -> Iterator[tuple[str, UNetLora | TextLora | FullPart]]:
     adapter = recipe.adapter
+    if not isinstance(adapter, LoraAdapter | FullTraining):
+        return
     for name, part in (
         ("unet", adapter.unet),
         ("text_encoder", adapter.text_encoder),
@@ -115,8 +126,18 @@ def _caption_extension(recipe: Recipe) -> Iterator[str]:
             yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
 
 
+def _lora_formats(recipe: Recipe) -> Iterator[str]:
+    kind = recipe.adapter.kind
+    if kind == "lora":
+        return
+    for name in ("formats", "title", "author", "license", "metadata"):
+        if _was_written(recipe.export, name):
+            yield f"export.{name}: has no effect with adapter.kind: {kind}, which is exported as a folder of models"
+
+
 def _dora_export(recipe: Recipe) -> Iterator[str]:
-    if recipe.adapter.use_dora and "diffusers" not in recipe.export.formats:
+    adapter = recipe.adapter
+    if isinstance(adapter, LoraAdapter) and adapter.use_dora and "diffusers" not in recipe.export.formats:
         yield (
             "export.formats: kohya's form of DoRA is read exactly by LyCORIS alone; ComfyUI and Forge scale it "
             "otherwise and diffusers leaves it out. Add diffusers: export.formats=[kohya, diffusers]"
@@ -133,5 +154,6 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _refiner,
     _previews,
     _intervals,
+    _lora_formats,
     _dora_export,
 )

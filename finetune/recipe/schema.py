@@ -6,7 +6,16 @@ A field's docstring is its help on the command line, its description in the JSON
 
 from typing import Annotated, Literal
 
-from finetune.recipe.adapter import Adapter, TextLora, TextTargets, UNetLora, UNetTargets
+from finetune.recipe.adapter import (
+    Adapter,
+    FullPart,
+    FullTraining,
+    LoraAdapter,
+    TextLora,
+    TextTargets,
+    UNetLora,
+    UNetTargets,
+)
 from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
 from finetune.recipe.data import (
     Buckets,
@@ -55,13 +64,13 @@ class Recipe(Settings):
     output_dir: PathText = "runs"
     """The folder in which the run's own folder is made; absolute, from `~`, or relative to the current directory."""
     model: Model
-    """The SDXL base model that is adapted."""
+    """The SDXL model that is trained."""
     refiner: Model | None = None
     """The SDXL refiner used in previews; null previews the base alone."""
     data: Data
     """The pictures and how they become training samples."""
-    adapter: Adapter = Adapter()
-    """Which parts of the model get an adapter."""
+    adapter: Adapter = LoraAdapter()
+    """What is trained: an adapter beside the model's weights, or the weights themselves."""
     training: Training = Training()
     """How long and how it is trained."""
     preview: Preview = Preview()
@@ -90,12 +99,15 @@ __all__ = [
     "ExportFormat",
     "FolderModel",
     "FolderSource",
+    "FullPart",
+    "FullTraining",
     "GeneratedBuckets",
     "HubModel",
     "HuggingFaceSource",
     "ImageToImageRefiner",
     "LinearSchedule",
     "LogitNormalTimesteps",
+    "LoraAdapter",
     "LrSchedule",
     "MiniatureModel",
     "Model",

@@ -9,7 +9,6 @@ from torch import nn
 
 from finetune.adapters.dropout import DropoutKey
 from finetune.adapters.lora import LoraSettings, inject_lora
-from finetune.adapters.trained import section_of
 from finetune.adapters.weights import Component
 from finetune.errors import DataError, RecipeError
 from finetune.model.files import Geometry, ModelFiles
@@ -19,9 +18,9 @@ from finetune.model.vae import LatentMoments, vae_dtype
 from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.preview.sampling import Guidance
-from finetune.recipe.schema import Adapter, Recipe
+from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe, TextLora, UNetLora
 from finetune.training.encode import LatentCache, LiveText, TextCache, latents_fit, picture_moments
-from finetune.training.groups import AdapterGroup
+from finetune.training.groups import TrainedGroup
 from finetune.training.pictures import TrainingPictures
 from imagesets.framing import Frame
 from imagesets.scan import Sample
@@ -58,8 +57,10 @@ class PictureEncoder:
         return self if self.cache is None else self.cache
 
 
-def trains_text(adapter: Adapter) -> bool:
-    """Whether an adapter sits on a text encoder."""
+def trains_text(recipe: Recipe) -> bool:
+    """Whether a text encoder is trained, by an adapter or by its own weights."""
+    adapter = recipe.adapter
+    assert isinstance(adapter, LoraAdapter | FullTraining), "other kinds have no text"
     return adapter.text_encoder is not None or adapter.text_encoder_2 is not None
 
 
@@ -73,7 +74,7 @@ def encode_text(
     progress: Progress,
 ) -> EncodedText:
     """Encode all captions and prompts and let the encoders go, or keep them where they are trained."""
-    if trains_text(recipe.adapter):
+    if trains_text(recipe):
         stack = TextStack.load(files, dtype, device)
         return EncodedText(LiveText(stack), stack, None)
     frozen = FrozenText.build(files, [*captions, *texts_of(requests)], dtype, device, progress)
@@ -147,34 +148,51 @@ def resolve_requests(recipe: Recipe, geometry: Geometry) -> list[PictureRequest]
     return [resolve_request(prompt, default, geometry.size_multiple) for prompt in recipe.preview.prompts]
 
 
-def attach_adapters(
+def trained_groups(
     recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None, key: DropoutKey
-) -> dict[str, AdapterGroup]:
-    """Put the recipe's adapters into the models and return them as groups, U-Net first."""
+) -> dict[str, TrainedGroup]:
+    """Put the recipe's adapters into the models, or set their own weights free; return the groups, U-Net first."""
     models: dict[Component, nn.Module | None] = {
         "unet": unet,
         "text_encoder": None if stack is None else stack.text_encoder,
         "text_encoder_2": None if stack is None else stack.text_encoder_2,
     }
     key.seed = recipe.seed
-    groups: dict[str, AdapterGroup] = {}
+    groups: dict[str, TrainedGroup] = {}
     for component, model in models.items():
-        section = section_of(recipe.adapter, component)
+        section = getattr(recipe.adapter, component)
         if section is None:
             continue
         if model is None:
             raise RecipeError(f"adapter.{component}: this model has no such encoder. Leave it out")
-        settings = LoraSettings(
-            rank=section.rank,
-            alpha=float(section.rank) if section.alpha is None else section.alpha,
-            targets=section.targets,
-            dropout=section.dropout,
-            use_dora=recipe.adapter.use_dora,
-            use_rslora=recipe.adapter.use_rslora,
-        )
-        inject_lora(model, component, settings, recipe.seed, key)
-        groups[component] = AdapterGroup(component, model, section.learning_rate, section.stop_after_steps)
+        if isinstance(recipe.adapter, LoraAdapter):
+            inject_lora(model, component, lora_settings(recipe.adapter, section), recipe.seed, key)
+        else:
+            free_weights(model)
+        groups[component] = TrainedGroup(component, model, section.learning_rate, section.stop_after_steps)
     return groups
+
+
+def lora_settings(adapter: LoraAdapter, section: UNetLora | TextLora) -> LoraSettings:
+    """Return how LoRA is put into one model."""
+    return LoraSettings(
+        rank=section.rank,
+        alpha=float(section.rank) if section.alpha is None else section.alpha,
+        targets=section.targets,
+        dropout=section.dropout,
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
+    )
+
+
+def free_weights(model: nn.Module) -> None:
+    """Let all of a model's own parameters take gradients, in float32 whatever the run's precision.
+
+    bf16 weights would lose most of an update at usual learning rates; the autocast around the step still lets matrix
+    products run in the run's precision.
+    """
+    nn.Module.to(model, torch.float32)  # diffusers' own `to` warns of parts it wants in float32: all are
+    model.requires_grad_(requires_grad=True)
 
 
 def prepare_for_training(recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None) -> None:

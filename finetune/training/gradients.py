@@ -1,4 +1,4 @@
-"""Gradients between backward and the optimizer: summed over processes, checked, clipped."""
+"""Gradients around backward and the optimizer: scaled for fp16, summed over processes, checked, clipped."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from finetune.errors import DivergedError
 
 _NAMES_SHOWN = 8
+
+
+def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
+    """Return fp16's loss scale, ready also in a process that has no batch in the first step."""
+    scaler = torch.amp.GradScaler(device.type, enabled=enabled)
+    scaler.scale(torch.zeros((), device=device))  # makes its scale; it would else wait for the first loss
+    return scaler
 
 
 def reduce_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:

@@ -6,22 +6,21 @@ from typing import Any
 
 from torch import nn
 
-from finetune.adapters.lora import lora_layers, lora_parameters
-from finetune.adapters.weights import Component
+from finetune.adapters.lora import lora_layers
 
 
 @dataclass(frozen=True)
-class AdapterGroup:
-    """One model's adapter in training.
+class TrainedGroup:
+    """One model in training: an adapter in it, or its own weights. What is trained takes gradients, the rest none.
 
     Attributes:
-        component: the model.
-        model: the model itself, with the adapter in it.
+        component: which model: unet, text_encoder, text_encoder_2 or vae.
+        model: the model itself, with an adapter in it or without.
         learning_rate: the peak, before the schedule's factor.
-        stop_after_steps: the adapter stays as it is after this many optimizer steps, or None.
+        stop_after_steps: it stays as it is after this many optimizer steps, or None.
     """
 
-    component: Component
+    component: str
     model: nn.Module
     learning_rate: float
     stop_after_steps: int | None = None
@@ -31,15 +30,24 @@ class AdapterGroup:
         return self.stop_after_steps is None or global_step <= self.stop_after_steps
 
     def num_modules(self) -> int:
-        """Count the adapted modules."""
-        return sum(1 for _ in lora_layers(self.model))
+        """Count the adapted modules or, where the model's own weights are trained, the modules that hold some."""
+        num_adapted = sum(1 for _ in lora_layers(self.model))
+        return num_adapted or sum(
+            1
+            for module in self.model.modules()
+            if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Return its parameters under names that are unique over all groups."""
-        return {f"{self.component}.{name}": parameter for name, parameter in lora_parameters(self.model).items()}
+        """Return its trainable parameters, in the model's order, under names that are unique over all groups."""
+        return {
+            f"{self.component}.{name}": parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
 
-def optimizer_groups(groups: Mapping[str, AdapterGroup]) -> list[dict[str, Any]]:
+def optimizer_groups(groups: Mapping[str, TrainedGroup]) -> list[dict[str, Any]]:
     """Return the groups as an optimizer takes them, named."""
     return [
         {"params": list(group.parameters().values()), "lr": group.learning_rate, "name": name}
@@ -47,6 +55,6 @@ def optimizer_groups(groups: Mapping[str, AdapterGroup]) -> list[dict[str, Any]]
     ]
 
 
-def all_parameters(groups: Mapping[str, AdapterGroup]) -> dict[str, nn.Parameter]:
+def all_parameters(groups: Mapping[str, TrainedGroup]) -> dict[str, nn.Parameter]:
     """Return every trainable parameter by its unique name."""
     return {name: parameter for group in groups.values() for name, parameter in group.parameters().items()}

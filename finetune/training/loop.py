@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from finetune.adapters.dropout import DropoutKey
 from finetune.errors import DivergedError
 from finetune.training.gradients import clip_gradients, gradient_norm, reduce_gradients, require_finite
-from finetune.training.groups import AdapterGroup, all_parameters
+from finetune.training.groups import TrainedGroup, all_parameters
 from finetune.training.pictures import PlannedSample, TrainingPictures
 from finetune.training.randomness import BatchGenerator
 from finetune.training.schedules import Schedule
@@ -43,11 +43,11 @@ TaskT_co = TypeVar("TaskT_co", bound=Task, covariant=True)
 
 @dataclass
 class TrainingState(Generic[TaskT_co]):
-    """Everything the loop works on. Only the adapters, the optimizer, the loss scale and `global_step` change."""
+    """Everything the loop works on. What changes: the trainable parameters, the optimizer, the loss scale, the step."""
 
     task: TaskT_co
     pictures: TrainingPictures
-    groups: dict[str, AdapterGroup]
+    groups: dict[str, TrainedGroup]
     optimizer: Optimizer
     optimizer_kind: str
     schedule: Schedule

@@ -1,7 +1,7 @@
 """One run from a recipe and its pictures to exported files: everything around the loop, in the order it happens."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,40 +11,23 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from finetune.adapters.dropout import DropoutKey
 from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeError
-from finetune.export.run_export import export_run
-from finetune.model.files import ModelFiles, noise_scheduler
 from finetune.model.open import open_model
-from finetune.model.precision import autocast_for, choose_device, choose_dtype
-from finetune.model.text import longer_than_read
-from finetune.preview.artist import Artist
-from finetune.preview.sampling import Sampler
+from finetune.model.precision import choose_device
 from finetune.recipe import Recipe, dump_recipe
+from finetune.recipe.schema import FullTraining, LoraAdapter
 from finetune.run.commands import discard_commands
 from finetune.run.durable import write_text
 from finetune.run.events import EventLog
 from finetune.run.folder import RunFolder
 from finetune.training.checkpoint import Checkpoint, apply_checkpoint, newest_whole_checkpoint
-from finetune.training.components import (
-    attach_adapters,
-    encode_pictures,
-    encode_refiner_text,
-    encode_text,
-    prepare_for_training,
-    require_fitting_buckets,
-    resolve_requests,
-)
-from finetune.training.denoising import Denoising
+from finetune.training.denoising_job import assemble_denoising
 from finetune.training.environment import differences, differing, environment_of
-from finetune.training.groups import optimizer_groups
-from finetune.training.loop import TrainingState, training_loop
-from finetune.training.objective import build_objective
-from finetune.training.optimizers import build_optimizer, optimizer_kind
+from finetune.training.job import Job
+from finetune.training.loop import Task, TrainingState, training_loop
 from finetune.training.pictures import TrainingPictures
 from finetune.training.recorder import Follower, Listener, Recorder
 from finetune.training.resume import require_same_training
-from finetune.training.schedules import build_schedule
 from finetune.training.signals import StoppedEarlyError, StopRequest, stop_on_signals
 from finetune.training.tracking import tracker_listener
 from imagesets.manifest import manifest_text
@@ -84,10 +67,10 @@ def train(
             return _train_as_follower(recipe, pictures, accelerator, stop, resume=resume)
         with _recording(recipe, accelerator, stop, listeners, resume=resume) as recorder:
             recorder.inputs = inputs_of(recipe, pictures)
-            state, artist = assemble(recipe, pictures, accelerator, recorder, stop)
-            recorder.draw = _drawing(artist, state)
-            _restore(recorder, state, resume=resume)
-            return _run(recipe, pictures, state, recorder, stop)
+            job = assemble(recipe, pictures, accelerator, recorder, stop)
+            recorder.draw = job.draw
+            _restore(recorder, job.state, resume=resume)
+            return _run(recipe, pictures, job, recorder, stop)
 
 
 def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
@@ -109,7 +92,7 @@ def _train_as_follower(
     """Take part in another process's run without writing."""
     run = RunFolder(Path(recipe.output_dir).expanduser() / recipe.name)
     accelerator.wait_for_everyone()
-    state, _ = assemble(recipe, pictures, accelerator, None, stop)
+    state = assemble(recipe, pictures, accelerator, None, stop).state
     if resume:
         checkpoint, _ = newest_whole_checkpoint(run.checkpoints)
         if checkpoint is not None:
@@ -174,97 +157,17 @@ def assemble(
     accelerator: Accelerator,
     recorder: Recorder | None,
     stop: StopRequest,
-) -> tuple[TrainingState[Denoising], Artist | None]:
-    """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net.
+) -> Job:
+    """Put together what the recipe's `adapter.kind` trains. A new kind of training joins here.
 
-    Without a recorder nothing is written anywhere, and there is no artist: only the main process draws.
+    Without a recorder nothing is written anywhere, and nothing is drawn: only the main process draws.
     """
-    device = accelerator.device
-    dtype = choose_dtype(recipe.training.precision, device)
-    files = open_model(recipe.model)
-    refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
-    schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
-    objective = build_objective(recipe.training.objective, schedule)
-    geometry = files.geometry()
-    require_fitting_buckets(pictures, geometry.size_multiple)
-    requests = resolve_requests(recipe, geometry)
-
-    captions = [sample.caption for sample in pictures.samples]
-    if recorder is not None:
-        _warn_of_long_captions(recorder, files, pictures)
-    progress = _stage(recorder, stop, "captions")
-    text = encode_text(recipe, files, captions, requests, dtype, device, progress)
-    refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
-    latents = encode_pictures(recipe, files, pictures, dtype, device, _stage(recorder, stop, "latents"))
-
-    loading = _stage(recorder, stop, "U-Net")
-    loading(0, 1)
-    unet = files.load_unet(dtype).to(device)
-    loading(1, 1)
-    key = DropoutKey()
-    groups = attach_adapters(recipe, unet, text.stack, key)
-    prepare_for_training(recipe, unet, text.stack)
-    kind = optimizer_kind(recipe.training.optimizer, device)
-    state = TrainingState(
-        task=Denoising(unet, schedule, objective, latents.source(), text.source, latents.vae.config.scaling_factor),
-        pictures=pictures,
-        groups=groups,
-        optimizer_kind=kind,
-        optimizer=build_optimizer(kind, optimizer_groups(groups), recipe.training.optimizer),
-        schedule=build_schedule(recipe.training.lr_schedule, recipe.training.steps),
-        accelerator=accelerator,
-        autocast=autocast_for(dtype, device),
-        scaler=make_scaler(device, enabled=recipe.training.precision == "fp16"),
-        dropout_key=key,
-        max_grad_norm=recipe.training.max_grad_norm,
-        total_steps=recipe.training.steps,
-        seed=recipe.seed,
-    )
-    if not requests or recorder is None:
-        return state, None
-    artist = Artist(
-        files=files,
-        refiner_files=refiner_files,
-        refiner=recipe.preview.refiner,
-        requests=requests,
-        sampler=Sampler(recipe.preview.num_inference_steps, recipe.preview.guidance_scale, state.autocast),
-        vae=latents.vae,
-        guidance=text.guidance,
-        text=text.stack,
-        refiner_guidance=refiner_guidance,
-        weight_dtype=dtype,
-        prediction_type=objective.prediction_type,
-        zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
-    )
-    return state, artist
+    match recipe.adapter:
+        case LoraAdapter() | FullTraining():
+            return assemble_denoising(recipe, pictures, accelerator, recorder, stop)
 
 
-def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:
-    """Say which captions lose their end: the encoders read 77 tokens."""
-    tokenizer = files.load_tokenizer_2()
-    long = longer_than_read(tokenizer, [sample.caption for sample in pictures.samples])
-    if long:
-        recorder.warn(
-            f"{len(long)} captions are longer than the {tokenizer.model_max_length} tokens the encoders read, "
-            f"the first: {pictures.samples[long[0]].name}. Their ends are cut off; put what matters first"
-        )
-
-
-def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
-    """Return fp16's loss scale, ready also in a process that has no batch in the first step."""
-    scaler = torch.amp.GradScaler(device.type, enabled=enabled)
-    scaler.scale(torch.zeros((), device=device))  # makes its scale; it would else wait for the first loss
-    return scaler
-
-
-def _drawing(artist: Artist | None, state: TrainingState[Denoising]) -> Callable[[Path, int], Sequence[Path]] | None:
-    if artist is None:
-        return None
-    adapted = [group.model for group in state.groups.values()]
-    return lambda folder, step: artist.draw(state.task.unet, adapted, folder, step)
-
-
-def _restore(recorder: Recorder, state: TrainingState[Denoising], *, resume: bool) -> None:
+def _restore(recorder: Recorder, state: TrainingState[Task], *, resume: bool) -> None:
     """Go back to the newest whole checkpoint, and say what is not as it was."""
     checkpoint, damaged = newest_whole_checkpoint(recorder.run.checkpoints) if resume else (None, [])
     recorder.emit(
@@ -292,7 +195,7 @@ def _restore(recorder: Recorder, state: TrainingState[Denoising], *, resume: boo
         )
 
 
-def restore_state(state: TrainingState[Denoising], checkpoint: Checkpoint) -> None:
+def restore_state(state: TrainingState[Task], checkpoint: Checkpoint) -> None:
     """Put a checkpoint into a freshly assembled state.
 
     Raises:
@@ -310,10 +213,9 @@ def restore_state(state: TrainingState[Denoising], checkpoint: Checkpoint) -> No
     state.global_step = checkpoint.step
 
 
-def _run(
-    recipe: Recipe, pictures: TrainingPictures, state: TrainingState[Denoising], recorder: Recorder, stop: StopRequest
-) -> TrainResult:
+def _run(recipe: Recipe, pictures: TrainingPictures, job: Job, recorder: Recorder, stop: StopRequest) -> TrainResult:
     """Train, then export."""
+    state = job.state
     write_text(recorder.run.manifest, _manifest(pictures))
     if state.global_step == 0 and recipe.preview.at_start:
         recorder.draw_previews(state)
@@ -321,8 +223,8 @@ def _run(
     finished = training_loop(state, recorder)
     exports: tuple[Path, ...] = ()
     if finished:
-        recorder.emit("stage", step=state.global_step, name="export", done=0, total=len(recipe.export.formats))
-        exports = _export(recorder, recipe, state)
+        recorder.emit("stage", step=state.global_step, name="export", done=0, total=1)
+        exports = _export(recorder, job)
     recorder.emit(
         "run_finished",
         step=state.global_step,
@@ -333,23 +235,14 @@ def _run(
     return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exports)
 
 
-def _export(recorder: Recorder, recipe: Recipe, state: TrainingState[Denoising]) -> tuple[Path, ...]:
+def _export(recorder: Recorder, job: Job) -> tuple[Path, ...]:
     """Export what was trained.
 
     Raises:
         AtelierError: it cannot be written so; the message says how to get it from the checkpoint.
     """
     try:
-        return export_run(
-            recorder.run,
-            recipe,
-            state.parameters,
-            state.global_step,
-            unet_config=state.task.unet.config,
-            prediction_type=state.task.objective.prediction_type,
-            optimizer=state.optimizer_kind,
-            expected={group.component: group.num_modules() for group in state.groups.values()},
-        )
+        return job.export(recorder.run, job.state.global_step)
     except DiskError:
         raise
     except AtelierError as error:
@@ -357,15 +250,3 @@ def _export(recorder: Recorder, recipe: Recipe, state: TrainingState[Denoising])
             f"{error} The training is done and saved. Export it with: "
             f"atelier export {recorder.run.path} --precision fp32"
         ) from error
-
-
-def _stage(recorder: Recorder | None, stop: StopRequest, name: str) -> Callable[[int, int], None]:
-    """Return a progress callback that writes a stage's beginning and end, and leaves when a stop is asked for."""
-
-    def progress(done: int, total: int) -> None:
-        if stop:
-            raise StoppedEarlyError(stop.exit_code)
-        if recorder is not None and (done == 0 or done == total or done % 10 == 0):
-            recorder.emit("stage", name=name, done=done, total=total)
-
-    return progress

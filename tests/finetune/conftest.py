@@ -81,8 +81,7 @@ def make_state(make_recipe: MakeRecipe) -> MakeState:
     def make(settings: Mapping[str, Any] | None = None) -> "TrainingState":
         recipe = make_recipe(settings)
         pictures = plan_pictures(recipe, scan_pictures(recipe))
-        state, _ = assemble(recipe, pictures, Accelerator(cpu=True), None, StopRequest())
-        return state
+        return assemble(recipe, pictures, Accelerator(cpu=True), None, StopRequest()).state
 
     return make
 

@@ -9,7 +9,7 @@ from finetune.model.miniature import Miniature
 from finetune.model.open import open_model
 from finetune.recipe.schema import FolderModel
 from finetune.training.loop import optimizer_step
-from finetune.training.trainer import make_scaler
+from finetune.training.gradients import make_scaler
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -1,0 +1,136 @@
+"""A run that teaches a U-Net to denoise, by an adapter or by its own weights: loaded, encoded, put together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from finetune.adapters.dropout import DropoutKey
+from finetune.export.run_export import export_run
+from finetune.model.files import ModelFiles, noise_scheduler
+from finetune.model.open import open_model
+from finetune.model.precision import autocast_for, choose_dtype
+from finetune.model.text import longer_than_read
+from finetune.preview.artist import Artist
+from finetune.preview.sampling import Sampler
+from finetune.recipe import Recipe
+from finetune.run.folder import RunFolder
+from finetune.training.components import (
+    encode_pictures,
+    encode_refiner_text,
+    encode_text,
+    prepare_for_training,
+    require_fitting_buckets,
+    resolve_requests,
+    trained_groups,
+)
+from finetune.training.denoising import Denoising
+from finetune.training.gradients import make_scaler
+from finetune.training.groups import optimizer_groups
+from finetune.training.job import Job, stage_progress
+from finetune.training.loop import TrainingState
+from finetune.training.objective import build_objective
+from finetune.training.optimizers import build_optimizer, optimizer_kind
+from finetune.training.pictures import TrainingPictures
+from finetune.training.recorder import Recorder
+from finetune.training.schedules import build_schedule
+from finetune.training.signals import StopRequest
+
+
+def assemble_denoising(
+    recipe: Recipe,
+    pictures: TrainingPictures,
+    accelerator: Accelerator,
+    recorder: Recorder | None,
+    stop: StopRequest,
+) -> Job:
+    """Load, encode and put together what the loop works on. One large model is in memory at a time until the U-Net.
+
+    Without a recorder nothing is written anywhere, and nothing is drawn: only the main process draws.
+    """
+    device = accelerator.device
+    dtype = choose_dtype(recipe.training.precision, device)
+    files = open_model(recipe.model)
+    refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
+    schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
+    objective = build_objective(recipe.training.objective, schedule)
+    geometry = files.geometry()
+    require_fitting_buckets(pictures, geometry.size_multiple)
+    requests = resolve_requests(recipe, geometry)
+
+    captions = [sample.caption for sample in pictures.samples]
+    if recorder is not None:
+        _warn_of_long_captions(recorder, files, pictures)
+    progress = stage_progress(recorder, stop, "captions")
+    text = encode_text(recipe, files, captions, requests, dtype, device, progress)
+    refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
+    latents = encode_pictures(recipe, files, pictures, dtype, device, stage_progress(recorder, stop, "latents"))
+
+    loading = stage_progress(recorder, stop, "U-Net")
+    loading(0, 1)
+    unet = files.load_unet(dtype).to(device)
+    loading(1, 1)
+    key = DropoutKey()
+    groups = trained_groups(recipe, unet, text.stack, key)
+    prepare_for_training(recipe, unet, text.stack)
+    kind = optimizer_kind(recipe.training.optimizer, device)
+    state = TrainingState(
+        task=Denoising(unet, schedule, objective, latents.source(), text.source, latents.vae.config.scaling_factor),
+        pictures=pictures,
+        groups=groups,
+        optimizer_kind=kind,
+        optimizer=build_optimizer(kind, optimizer_groups(groups), recipe.training.optimizer),
+        schedule=build_schedule(recipe.training.lr_schedule, recipe.training.steps),
+        accelerator=accelerator,
+        autocast=autocast_for(dtype, device),
+        scaler=make_scaler(device, enabled=recipe.training.precision == "fp16"),
+        dropout_key=key,
+        max_grad_norm=recipe.training.max_grad_norm,
+        total_steps=recipe.training.steps,
+        seed=recipe.seed,
+    )
+
+    def export(run: RunFolder, step: int) -> tuple[Path, ...]:
+        return export_run(
+            run,
+            recipe,
+            state.parameters,
+            step,
+            facts=state.task.facts(),
+            optimizer=kind,
+            expected={group.component: group.num_modules() for group in groups.values()},
+        )
+
+    if not requests or recorder is None:
+        return Job(state, export)
+    artist = Artist(
+        files=files,
+        refiner_files=refiner_files,
+        refiner=recipe.preview.refiner,
+        requests=requests,
+        sampler=Sampler(recipe.preview.num_inference_steps, recipe.preview.guidance_scale, state.autocast),
+        vae=latents.vae,
+        guidance=text.guidance,
+        text=text.stack,
+        refiner_guidance=refiner_guidance,
+        weight_dtype=dtype,
+        prediction_type=objective.prediction_type,
+        zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
+    )
+    adapted = [group.model for group in groups.values()]
+
+    def draw(folder: Path, step: int) -> Sequence[Path]:
+        return artist.draw(unet, adapted, folder, step)
+
+    return Job(state, export, draw)
+
+
+def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:
+    """Say which captions lose their end: the encoders read 77 tokens."""
+    tokenizer = files.load_tokenizer_2()
+    long = longer_than_read(tokenizer, [sample.caption for sample in pictures.samples])
+    if long:
+        recorder.warn(
+            f"{len(long)} captions are longer than the {tokenizer.model_max_length} tokens the encoders read, "
+            f"the first: {pictures.samples[long[0]].name}. Their ends are cut off; put what matters first"
+        )
