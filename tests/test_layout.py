@@ -20,8 +20,9 @@ FLOORS = {
     "finetune.export": 3,
     "finetune.preview": 4,
     "finetune.training": 5,
-    "finetune.cli": 6,
-    "webui": 7,
+    "finetune.miniature": 6,
+    "finetune.cli": 7,
+    "webui": 8,
 }
 """Where each part stands; a part imports only from its own floor and from floors below it."""
 

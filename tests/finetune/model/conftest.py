@@ -40,7 +40,7 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> TinySdxl:
 
 def _build() -> StableDiffusionXLPipeline:
     miniature = Miniature()
-    common = {"num_attention_heads": 2, "vocab_size": 449, "max_position_embeddings": 77, "bos_token_id": 447}
+    common = {"num_attention_heads": 2, "vocab_size": 606, "max_position_embeddings": 77, "bos_token_id": 604}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         unet = UNet2DConditionModel(
@@ -68,12 +68,12 @@ def _build() -> StableDiffusionXLPipeline:
             scaling_factor=0.13025,
         )
         first = CLIPTextModel(
-            CLIPTextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=3, eos_token_id=448, **common)
+            CLIPTextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=3, eos_token_id=605, **common)
         )
         second = CLIPTextModelWithProjection(
             CLIPTextConfig(
                 hidden_size=24, intermediate_size=48, num_hidden_layers=11, projection_dim=24, hidden_act="gelu",
-                eos_token_id=448, **common,
+                eos_token_id=605, **common,
             )
         )  # fmt: skip
         for model in (unet, vae, first, second):
