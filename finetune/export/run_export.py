@@ -1,5 +1,6 @@
 """Export a run: what was trained, from its parameters, and what is known about it, from its folder."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from finetune.recipe.schema import (
     FullTraining,
     GeneratedBuckets,
     HubModel,
+    ListedBuckets,
     LoraAdapter,
     SingleFileModel,
 )
@@ -148,7 +150,11 @@ def _model_name(recipe: Recipe) -> str:
 
 def _resolution(recipe: Recipe) -> tuple[int, int]:
     buckets = recipe.data.buckets
-    side = buckets.resolution if isinstance(buckets, GeneratedBuckets) else 1024
+    side = 1024
+    if isinstance(buckets, GeneratedBuckets):
+        side = buckets.resolution
+    elif isinstance(buckets, ListedBuckets):  # the square of their mean area
+        side = round(math.sqrt(sum(math.prod(size) for size in buckets.sizes) / len(buckets.sizes)))
     return (side, side)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -15,7 +16,9 @@ from finetune.recipe.base import (
     NonEmptyText,
     NumberAboveZero,
     PathText,
+    PictureSize,
     Probability,
+    Score,
     Settings,
     Text,
     before,
@@ -53,6 +56,9 @@ metadata.jsonl where there is one, else text files."""
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    aesthetic_score: Score = 6.0
+    """How beautiful the pictures are, from 0 to 10, which only a refiner is told. A folder's metadata.jsonl may give \
+each picture its own `aesthetic_score`."""
 
 
 class HuggingFaceSource(Settings):
@@ -76,6 +82,8 @@ class HuggingFaceSource(Settings):
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    aesthetic_score: Score = 6.0
+    """How beautiful the pictures are, from 0 to 10, which only a refiner is told."""
 
 
 Source = Annotated[FolderSource | HuggingFaceSource, Field(discriminator="kind")]
@@ -117,13 +125,22 @@ class GeneratedBuckets(Settings):
         return step
 
 
+class ListedBuckets(Settings):
+    """Sizes you name yourself."""
+
+    kind: Literal["listed"] = "listed"
+    """Cut pictures to the sizes listed below."""
+    sizes: Annotated[tuple[PictureSize, ...], MinLen(1), Needs("a list of at least one size, [height, width]")]
+    """[height, width] of each size in pixels, multiples of 8 (of 64 for the best use of SDXL)."""
+
+
 Buckets = Annotated[
-    PaperBuckets | SymmetricBuckets | GeneratedBuckets,
+    PaperBuckets | SymmetricBuckets | GeneratedBuckets | ListedBuckets,
     Field(discriminator="kind"),
     before(DefaultKind("paper")),
     DefaultKind("paper"),
 ]
-"""The sizes pictures are cut to: paper, symmetric or generated."""
+"""The sizes pictures are cut to: paper, symmetric, generated or listed."""
 
 
 class Data(Settings):
@@ -135,6 +152,9 @@ class Data(Settings):
     """The sizes pictures are scaled and cut to; a picture takes the one nearest to its own aspect."""
     crop: Literal["center", "random"] = "center"
     """Which part of a scaled picture is kept: its middle, or another place each time."""
+    crops_per_picture: Count | None = None
+    """With `crop: random`, how many places each picture has, taken in turn, so that latents can be cached; null draws \
+a new place each time, and pictures are encoded again at every step."""
     flip_probability: Probability = 0.0
     """How often a picture is mirrored left to right. Leave at 0 for faces, text and anything not symmetric."""
     background: Colour = "#ffffff"

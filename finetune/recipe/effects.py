@@ -13,8 +13,10 @@ from finetune.recipe.schema import (
     FullTraining,
     GeneratedBuckets,
     LoraAdapter,
+    PaperBuckets,
     ProdigyOptimizer,
     Recipe,
+    SymmetricBuckets,
     TextLora,
     UNetLora,
 )
@@ -101,9 +103,9 @@ def _objective(recipe: Recipe) -> Iterator[str]:
 def _buckets(recipe: Recipe) -> Iterator[str]:
     buckets = recipe.data.buckets
     if isinstance(recipe.model, MiniatureModel):
-        if not isinstance(buckets, GeneratedBuckets):
+        if isinstance(buckets, PaperBuckets | SymmetricBuckets):
             yield f"data.buckets: {buckets.kind} means sizes near 1024, far above the miniature's own 64"
-        elif buckets.step % 16 != 0:
+        elif isinstance(buckets, GeneratedBuckets) and buckets.step % 16 != 0:
             yield f"data.buckets.step: {buckets.step} is not a multiple of 16, which the miniature needs"
     elif isinstance(buckets, GeneratedBuckets) and buckets.step % 8 != 0:
         yield f"data.buckets.step: {buckets.step} is not a multiple of 8, which SDXL's VAE needs"
@@ -124,6 +126,11 @@ def _caption_extension(recipe: Recipe) -> Iterator[str]:
     for index, source in enumerate(recipe.data.sources):
         if source.kind == "folder" and source.captions == "metadata" and _was_written(source, "caption_extension"):
             yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
+
+
+def _crops(recipe: Recipe) -> Iterator[str]:
+    if recipe.data.crop == "center" and recipe.data.crops_per_picture is not None:
+        yield "data.crops_per_picture: has no effect with crop: center, which has one place; set crop: random"
 
 
 def _lora_formats(recipe: Recipe) -> Iterator[str]:
@@ -154,6 +161,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _refiner,
     _previews,
     _intervals,
+    _crops,
     _lora_formats,
     _dora_export,
 )

@@ -23,6 +23,7 @@ from finetune.recipe.data import (
     FolderSource,
     GeneratedBuckets,
     HuggingFaceSource,
+    ListedBuckets,
     PaperBuckets,
     Source,
     SymmetricBuckets,
@@ -47,6 +48,7 @@ from finetune.recipe.training import (
     Timesteps,
     Training,
     UniformTimesteps,
+    WeightAveraging,
 )
 
 
@@ -106,6 +108,7 @@ __all__ = [
     "HuggingFaceSource",
     "ImageToImageRefiner",
     "LinearSchedule",
+    "ListedBuckets",
     "LogitNormalTimesteps",
     "LoraAdapter",
     "LrSchedule",
@@ -133,4 +136,5 @@ __all__ = [
     "UNetLora",
     "UNetTargets",
     "UniformTimesteps",
+    "WeightAveraging",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import imagesets
 from finetune.errors import DataError
 from finetune.recipe import Recipe, resolve_data_path
-from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, PaperBuckets, Source
+from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, ListedBuckets, PaperBuckets, Source
 from finetune.training.pictures import Size, TrainingPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
 from imagesets.scan import ScanReport, scan_sources
@@ -61,6 +61,7 @@ def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
         micro_batch_size=recipe.training.micro_batch_size,
         batches_per_step=recipe.training.global_batch_size // recipe.training.micro_batch_size,
         seed=recipe.seed,
+        crops_per_picture=recipe.data.crops_per_picture,
     )
 
 
@@ -71,6 +72,8 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
             return PAPER_BUCKETS
         case GeneratedBuckets():
             return generated_buckets(buckets.resolution, buckets.step, buckets.max_aspect)
+        case ListedBuckets():
+            return buckets.sizes
         case _:
             return symmetric_buckets()
 
@@ -84,6 +87,7 @@ def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSou
             caption_extension=source.caption_extension,
             repeats=source.repeats,
             trigger=source.trigger,
+            aesthetic_score=source.aesthetic_score,
         )
     return imagesets.HuggingFaceSource(
         name=source.name,
@@ -94,4 +98,5 @@ def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSou
         caption_column=source.caption_column,
         repeats=source.repeats,
         trigger=source.trigger,
+        aesthetic_score=source.aesthetic_score,
     )
