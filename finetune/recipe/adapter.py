@@ -1,4 +1,4 @@
-"""What is trained: low-rank adapters on the U-Net and the text encoders, or those models' own weights.
+"""What is trained: low-rank adapters on the U-Net and the text encoders, those models' own weights, or the VAE.
 
 Putting adapters on is the work of `finetune.adapters`, training of `finetune.training`.
 """
@@ -20,6 +20,7 @@ from finetune.recipe.base import (
     Settings,
     before,
 )
+from finetune.recipe.vae import VaeTraining
 
 
 def _word_or_patterns(value: Any) -> str:
@@ -131,9 +132,9 @@ def _require_a_part(section: LoraAdapter | FullTraining) -> None:
 
 # A new kind of training joins here from a module of its own, and in `finetune.training.trainer.assemble`.
 Adapter = Annotated[
-    LoraAdapter | FullTraining,
+    LoraAdapter | FullTraining | VaeTraining,
     Field(discriminator="kind"),
     before(DefaultKind("lora")),
     DefaultKind("lora"),
 ]
-"""What is trained: lora or full."""
+"""What is trained: lora, full or vae."""

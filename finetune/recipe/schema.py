@@ -50,6 +50,7 @@ from finetune.recipe.training import (
     UniformTimesteps,
     WeightAveraging,
 )
+from finetune.recipe.vae import VaeLoss, VaeTraining
 
 
 class Recipe(Settings):
@@ -136,5 +137,7 @@ __all__ = [
     "UNetLora",
     "UNetTargets",
     "UniformTimesteps",
+    "VaeLoss",
+    "VaeTraining",
     "WeightAveraging",
 ]

@@ -1,0 +1,44 @@
+"""Training the VAE itself: how its reconstructions are judged. The training is `finetune.training.autoencoder`."""
+
+from typing import Literal
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from finetune.recipe.base import NumberAboveZero, NumberOrZero, Settings
+
+
+class VaeLoss(Settings):
+    """What counts how much in a VAE's loss. Pixels are in [-1, 1]; every term is a mean, so sizes do not shift it."""
+
+    l1: NumberOrZero = 1.0
+    """How much the mean absolute error of the pixels counts."""
+    l2: NumberOrZero = 1.0
+    """How much the mean squared error of the pixels counts; it is what PSNR measures."""
+    gradient: NumberOrZero = 0.5
+    """How much the mean absolute error of the differences between neighbouring pixels counts; it keeps edges sharp."""
+    chroma: NumberOrZero = 0.5
+    """How much the mean absolute error of colour apart from brightness counts, over patches of 4 x 4 pixels; it keeps \
+plain surfaces untinted."""
+    kl: NumberOrZero = 1e-6
+    """How strongly latents are pulled towards a standard normal; more makes them smoother and pictures blurrier."""
+    decorrelation: NumberOrZero = 0.0
+    """How strongly the latents' channels are pulled towards unit variance and no correlation. From scratch, 0.02 \
+keeps channels from collapsing; a trained VAE does not need it, and its U-Net would no longer fit."""
+
+    @model_validator(mode="after")
+    def _pixels_count(self) -> "VaeLoss":
+        if self.l1 == 0 and self.l2 == 0:
+            raise PydanticCustomError("plain", "nothing asks for the right pixels: needs l1 or l2 above 0")
+        return self
+
+
+class VaeTraining(Settings):
+    """The whole VAE is trained to give pictures back; the U-Net and the text encoders are not touched."""
+
+    kind: Literal["vae"] = "vae"
+    """Train the VAE, encoder and decoder."""
+    learning_rate: NumberAboveZero = 1e-4
+    """The size of the optimizer's steps, at its peak; from scratch about ten times that."""
+    loss: VaeLoss = VaeLoss()
+    """How reconstructions are judged."""
