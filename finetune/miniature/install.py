@@ -1,0 +1,57 @@
+"""Put a finished base and refiner where the kit keeps its miniature: fp16 safetensors beside the configurations."""
+
+import hashlib
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from finetune.errors import AtelierError
+
+MAX_BYTES = {"base": 20_000_000, "refiner": 16_000_000}
+"""How large each may be as it ships."""
+
+_WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "text_encoder_2": "model.safetensors",
+}
+
+
+def install(base: Path, refiner: Path, output: Path) -> None:
+    """Write the weights of both as fp16 under `output`, and the tokenizers; configurations there stay as they are.
+
+    Raises:
+        AtelierError: a model is larger than what may ship.
+    """
+    for name, source in (("base", base), ("refiner", refiner)):
+        for part, file in _WEIGHTS.items():
+            if (source / part / file).is_file():
+                _write_half(source / part / file, output / name / part / file)
+        for tokenizer in source.glob("tokenizer*"):
+            for file in ("vocab.json", "merges.txt"):
+                (output / name / tokenizer.name / file).write_bytes((tokenizer / file).read_bytes())
+        size = sum(path.stat().st_size for path in (output / name).rglob("*.safetensors"))
+        if size > MAX_BYTES[name]:
+            raise AtelierError(f"the {name} has {size} bytes of weights, and may have {MAX_BYTES[name]}")
+
+
+def weights_hash(model: Path) -> str:
+    """Return a sha256 over all weight files of a model, in the order of their paths."""
+    digest = hashlib.sha256()
+    for path in sorted(model.rglob("*.safetensors")):
+        digest.update(path.relative_to(model).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _write_half(source: Path, target: Path) -> None:
+    tensors = {
+        name: value.half() if value.dtype == torch.float32 else value
+        for name, value in safetensors.torch.load_file(source).items()
+    }
+    if not all(value.isfinite().all() for value in tensors.values() if value.is_floating_point()):
+        raise AtelierError(f"{source} has numbers that are not finite in fp16")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, target, metadata={"format": "pt"})
