@@ -19,6 +19,7 @@ from finetune.recipe.schema import (
     SymmetricBuckets,
     TextLora,
     UNetLora,
+    VaeTraining,
 )
 
 
@@ -45,7 +46,25 @@ def _trained(recipe: Recipe) -> Iterator[tuple[str, UNetLora | TextLora | FullPa
             yield f"adapter.{name}", part
 
 
+def _vae(recipe: Recipe) -> Iterator[str]:
+    """Training the VAE needs neither text nor noise levels, and is shown by reconstructions."""
+    if not isinstance(recipe.adapter, VaeTraining):
+        return
+    nothing = "has no effect with adapter.kind: vae"
+    if recipe.refiner is not None:
+        yield f"refiner: {nothing}"
+    for section, key, names in (
+        (recipe.training, "training", ("objective", "caption_dropout", "cache_latents")),
+        (recipe.preview, "preview", ("prompts", "num_inference_steps", "guidance_scale", "refiner")),
+    ):
+        yield from (f"{key}.{name}: {nothing}" for name in names if _was_written(section, name))
+    if recipe.training.precision == "fp16":
+        yield "training.precision: fp16 overflows in SDXL's VAE, which is computed in fp32 instead"
+
+
 def _refiner(recipe: Recipe) -> Iterator[str]:
+    if isinstance(recipe.adapter, VaeTraining):
+        return
     if recipe.refiner is None and _was_written(recipe.preview, "refiner"):
         yield "preview.refiner: has no effect without a refiner; set refiner to a model, or leave it out"
     if recipe.refiner is not None and not recipe.preview.prompts:
@@ -54,6 +73,8 @@ def _refiner(recipe: Recipe) -> Iterator[str]:
 
 def _previews(recipe: Recipe) -> Iterator[str]:
     preview = recipe.preview
+    if isinstance(recipe.adapter, VaeTraining):
+        return
     if not preview.prompts:
         for name in ("every_steps", "num_inference_steps", "guidance_scale"):
             if _was_written(preview, name):
@@ -114,11 +135,13 @@ def _buckets(recipe: Recipe) -> Iterator[str]:
 def _rates(recipe: Recipe) -> Iterator[str]:
     if not isinstance(recipe.training.optimizer, ProdigyOptimizer):
         return
-    for key, part in _trained(recipe):
-        if part.learning_rate < 0.1:
+    rates = [(key, part.learning_rate) for key, part in _trained(recipe)]
+    if isinstance(recipe.adapter, VaeTraining):
+        rates.append(("adapter", recipe.adapter.learning_rate))
+    for key, rate in rates:
+        if rate < 0.1:
             yield (
-                f"{key}.learning_rate: {part.learning_rate:g} is a factor with kind: prodigy, which finds the rate "
-                "itself; use 1.0"
+                f"{key}.learning_rate: {rate:g} is a factor with kind: prodigy, which finds the rate itself; use 1.0"
             )
 
 
@@ -158,6 +181,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _objective,
     _rates,
     _schedule,
+    _vae,
     _refiner,
     _previews,
     _intervals,

@@ -43,6 +43,16 @@ CASES = [
     ("training: {steps: 100}", None),
     ("training: {optimizer: {kind: prodigy}}", "adapter.unet.learning_rate: 0.0001 is a factor with kind: prodigy"),
     ("training: {optimizer: {kind: prodigy}}\nadapter: {unet: {learning_rate: 1.0}}", None),
+    ("adapter: {kind: vae}\npreview: {every_steps: 10}", None),
+    ("adapter: {kind: vae}\npreview: {prompts: [a]}", "preview.prompts: has no effect with adapter.kind: vae"),
+    ("adapter: {kind: vae}\nrefiner: {kind: hub, id: a/c}", "refiner: has no effect with adapter.kind: vae"),
+    ("adapter: {kind: vae}\ntraining: {caption_dropout: 0.5}", "training.caption_dropout: has no effect"),
+    ("adapter: {kind: vae}\ntraining: {objective: {snr_gamma: 5}}", "training.objective: has no effect"),
+    ("adapter: {kind: vae}\ntraining: {precision: fp16}", "training.precision: fp16 overflows in SDXL's VAE"),
+    (
+        "adapter: {kind: vae}\ntraining: {optimizer: {kind: prodigy}}",
+        "adapter.learning_rate: 0.0001 is a factor with kind: prodigy",
+    ),
     ("adapter: {use_dora: true}", "export.formats: kohya's form of DoRA is read exactly by LyCORIS alone"),
     ("adapter: {use_dora: true}\nexport: {formats: [kohya, diffusers]}", None),
 ]
