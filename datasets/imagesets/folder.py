@@ -162,7 +162,8 @@ def _entry(root: Path, name: str, line: MetadataLine | None, caption_extension: 
             caption = _read_caption(root, _caption_name(name, caption_extension), found)
         except CaptionError as error:
             problem = str(error)
-    return Entry(shown_name(name), caption, problem, extension, read)
+    score = None if line is None else line.aesthetic_score
+    return Entry(shown_name(name), caption, problem, score, extension, read)
 
 
 def _caption_name(name: str, extension: str) -> str:

@@ -13,7 +13,8 @@ def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
     """Return the manifest's lines, one a sample.
 
     A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
-    is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption and repeats.
+    is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption, repeats
+    and aesthetic score.
 
     Args:
         samples: the pictures.
@@ -33,6 +34,7 @@ def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
             "scale": round(frame.scale, 4),
             "caption": sample.caption,
             "repeats": sample.repeats,
+            "aesthetic_score": sample.aesthetic_score,
         }
         lines.append(json.dumps(entry, ensure_ascii=False))
     return "".join(line + "\n" for line in lines)

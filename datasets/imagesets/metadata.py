@@ -1,4 +1,4 @@
-"""metadata.jsonl, as Hugging Face's imagefolder has it: `file_name` and `text` on each line."""
+"""metadata.jsonl, as Hugging Face's imagefolder has it: `file_name`, `text` and `aesthetic_score` on each line."""
 
 import json
 from dataclasses import dataclass
@@ -18,12 +18,14 @@ class MetadataLine:
         number: of the line, from 1.
         file_name: the picture's path below the folder of the metadata file, normalised; '' where there is none.
         caption: clean; None where the line has no `text` or null.
+        aesthetic_score: from 0 to 10; None where the line has none or null.
         problem: why the line cannot be used, or None.
     """
 
     number: int
     file_name: str = ""
     caption: str | None = None
+    aesthetic_score: float | None = None
     problem: str | None = None
 
 
@@ -62,7 +64,14 @@ def _parse_line(number: int, raw: bytes) -> MetadataLine:
         caption = None if text is None else clean_caption(text)
     except CaptionError as error:
         return MetadataLine(number, problem=f"names {name!r}, but {error}")
-    return MetadataLine(number, _normal(name), caption)
+    score = entry.get("aesthetic_score")
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (is_number and 0 <= score <= 10):
+        shown = f"{score!r:.40}"
+        return MetadataLine(
+            number, problem=f'gives {name!r} an "aesthetic_score" of {shown}: needs a number from 0 to 10'
+        )
+    return MetadataLine(number, _normal(name), caption, None if score is None else float(score))
 
 
 def _path_problem(name: str) -> str | None:

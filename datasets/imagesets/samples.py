@@ -11,6 +11,7 @@ from imagesets.colours import Colour
 from imagesets.errors import PictureError
 from imagesets.framing import Frame, Size
 from imagesets.pictures import PictureFacts, Pixels, open_picture, render
+from imagesets.sources import DEFAULT_AESTHETIC_SCORE
 
 DEFAULT_MAX_PIXELS = 64_000_000
 
@@ -32,6 +33,7 @@ class Sample:
         read: returns its bytes, or raises a PictureError.
         background: what lies under see-through parts.
         max_pixels: larger pictures are refused.
+        aesthetic_score: from 0 to 10: what a refiner is told of it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Sample:
     read: Callable[[], bytes] = field(compare=False, repr=False)
     background: Colour = (255, 255, 255)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
 
     def load(self) -> Image.Image:
         """Open the picture: upright, 8-bit sRGB.

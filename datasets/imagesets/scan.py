@@ -89,6 +89,7 @@ def _check(entry: Entry, source: Source, background: Colour, max_pixels: int) ->
         read=entry.read,
         background=background,
         max_pixels=max_pixels,
+        aesthetic_score=source.aesthetic_score if entry.aesthetic_score is None else entry.aesthetic_score,
     )
 
 

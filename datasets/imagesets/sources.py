@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+DEFAULT_AESTHETIC_SCORE = 6.0
+"""What diffusers' pipelines tell a refiner unless they are told otherwise."""
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -18,6 +21,7 @@ class FolderSource:
         caption_extension: the ending of a caption's file, which has its picture's name otherwise.
         repeats: how often each picture is seen in an epoch.
         trigger: put before each caption that does not have it.
+        aesthetic_score: from 0 to 10, of every picture that has none of its own.
     """
 
     path: Path
@@ -26,6 +30,7 @@ class FolderSource:
     caption_extension: str = ".txt"
     repeats: int = 1
     trigger: str = ""
+    aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
 
     @property
     def label(self) -> str:
@@ -47,6 +52,7 @@ class HuggingFaceSource:
         caption_column: the column of the captions.
         repeats: how often each picture is seen in an epoch.
         trigger: put before each caption that does not have it.
+        aesthetic_score: from 0 to 10, of every picture that has none of its own.
     """
 
     name: str
@@ -57,6 +63,7 @@ class HuggingFaceSource:
     caption_column: str = "text"
     repeats: int = 1
     trigger: str = ""
+    aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
 
     @property
     def label(self) -> str:
@@ -75,6 +82,7 @@ class Entry:
         name: how messages call it: a path below the folder with forward slashes, or 'row 12'; safe to print.
         caption: as the source has it, clean; None where the source has none for it.
         problem: why it cannot be used, or None.
+        aesthetic_score: from 0 to 10; None where the source has none for it.
         extension: of the file's name in lower case; None where there is no file.
         read: returns the picture's bytes, or raises a PictureError.
     """
@@ -82,6 +90,7 @@ class Entry:
     name: str
     caption: str | None = None
     problem: str | None = None
+    aesthetic_score: float | None = None
     extension: str | None = None
     read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
 

@@ -107,11 +107,11 @@ def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
     from finetune.model.files import noise_scheduler
     from finetune.model.open import open_model
     from finetune.model.precision import choose_device, choose_dtype
-    from finetune.training.components import require_fitting_buckets, resolve_requests
+    from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
     from finetune.training.objective import build_objective
 
     choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
-    files = open_model(recipe.model)
+    files = open_trained_model(recipe)
     if recipe.refiner is not None:
         open_model(recipe.refiner, refiner=True)
     objective = recipe.training.objective

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = export_run(
         run_folder,
         recipe,
-        checkpoint.parameters,
+        checkpoint.exported,
         checkpoint.step,
         facts=checkpoint.extra,
         optimizer=checkpoint.extra["optimizer"],

@@ -12,6 +12,7 @@ from torch import Tensor
 import finetune
 from finetune.adapters.trained import trained_modules
 from finetune.adapters.weights import COMPONENTS
+from finetune.export.folder import export_folder
 from finetune.export.keys import UNetLayout
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
@@ -25,6 +26,7 @@ from finetune.recipe.schema import (
     ListedBuckets,
     LoraAdapter,
     SingleFileModel,
+    VaeTraining,
 )
 from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
@@ -61,8 +63,15 @@ def export_run(
         case LoraAdapter():
             known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
             return export_lora(run, recipe, parameters, name, known, expected)
-        case FullTraining():
-            raise NotImplementedError
+        case FullTraining() | VaeTraining():
+            return export_folder(
+                open_model(recipe.model, refiner=None),
+                parameters,
+                run.exports / name,
+                precision=recipe.export.precision,
+                prediction_type=facts.get("prediction_type"),
+                zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
+            )
 
 
 def export_lora(
@@ -82,7 +91,7 @@ def export_lora(
         name,
         formats=recipe.export.formats,
         precision=recipe.export.precision,
-        layout=UNetLayout.from_config(open_model(recipe.model).geometry().unet_config),
+        layout=UNetLayout.from_config(open_model(recipe.model, refiner=None).geometry().unet_config),
         metadata=build_metadata(facts, modules, recipe.export.metadata),
         expected={component: expected.get(component, 0) for component in COMPONENTS},
     )

@@ -15,9 +15,13 @@ _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokeniz
 
 
 def open_model(
-    model: MiniatureModel | HubModel | FolderModel | SingleFileModel, *, refiner: bool = False
+    model: MiniatureModel | HubModel | FolderModel | SingleFileModel, *, refiner: bool | None = False
 ) -> ModelFiles:
     """Find the model's files; a hub id is downloaded to the hub's cache, as the user named it.
+
+    Args:
+        model: the recipe's section.
+        refiner: whether it must be a refiner or a base; None takes either, as `model`.
 
     Raises:
         RecipeError: nothing there, not an SDXL model, or the hub cannot be reached and the cache does not hold it.
@@ -26,14 +30,14 @@ def open_model(
     files: ModelFiles
     match model:
         case MiniatureModel():
-            files = Miniature(refiner=refiner)
+            files = Miniature(refiner=bool(refiner))
         case FolderModel(path=path, variant=variant):
             files = DiffusersFolder(_existing(path, section), variant)
         case SingleFileModel(path=path, config=config):
             files = SingleFile(_existing(path, section), None if config is None else _existing(config, section))
         case HubModel():
             files = DiffusersFolder(_download(model, section), model.variant)
-    if files.has_first_encoder() == refiner:
+    if refiner is not None and files.has_first_encoder() == refiner:
         found, wanted = ("a base", "a refiner") if refiner else ("a refiner", "a base")
         raise RecipeError(f"{section}: this is {found} model; {wanted} is needed here")
     return files

@@ -42,6 +42,7 @@ class Artist:
         weight_dtype: the refiner's precision.
         prediction_type: what the base is trained to predict, or None for what its own schedule says.
         zero_terminal_snr: whether it is trained with a last timestep of pure noise.
+        has_adapter: whether what was learned can be switched off; else the untouched model is drawn at step 0 only.
     """
 
     files: ModelFiles
@@ -56,7 +57,8 @@ class Artist:
     weight_dtype: torch.dtype
     prediction_type: str | None = None
     zero_terminal_snr: bool = False
-    _untouched: dict[int, list[Pixels]] = field(default_factory=dict)
+    has_adapter: bool = True
+    _untouched: list[list[Pixels]] = field(default_factory=list)
 
     def draw(self, unet: UNet2DConditionModel, adapted: Sequence[nn.Module], folder: Path, step: int) -> list[Path]:
         """Draw every request with the adapter on, and off the first time, and write the pictures and the wall.
@@ -74,17 +76,13 @@ class Artist:
         for model in was_training:
             model.eval()
         try:
-            if not self._untouched:
+            if not self._untouched and (self.has_adapter or step == 0):
                 with lora_disabled(adapted):
-                    self._untouched = dict(enumerate(self._draw_all(unet)))
-            columns = {"LoRA off": self._column(0)}
-            if self.refiner_files is not None:
-                columns["LoRA off + refiner"] = self._column(1)
+                    self._untouched = self._draw_all(unet)
+            before, after = ("LoRA off", "LoRA") if self.has_adapter else ("untrained", "trained")
+            columns = self._columns(before, self._untouched) if self._untouched else {}
             if step > 0:
-                drawn = self._draw_all(unet)
-                columns["LoRA"] = [pictures[0] for pictures in drawn]
-                if self.refiner_files is not None:
-                    columns["LoRA + refiner"] = [pictures[1] for pictures in drawn]
+                columns |= self._columns(after, self._draw_all(unet))
         finally:
             for model in was_training:
                 model.train()
@@ -119,8 +117,12 @@ class Artist:
             for request, encoded, latents in zip(self.requests, self.refiner_guidance, hand_over, strict=True)
         ]
 
-    def _column(self, index: int) -> list[Pixels]:
-        return [pictures[index] for pictures in self._untouched.values()]
+    def _columns(self, title: str, drawn: Sequence[Sequence[Pixels]]) -> dict[str, list[Pixels]]:
+        """Return the base's pictures and the refined ones by their titles."""
+        columns = {title: [pictures[0] for pictures in drawn]}
+        if self.refiner_files is not None:
+            columns[f"{title} + refiner"] = [pictures[1] for pictures in drawn]
+        return columns
 
     def _write(self, columns: dict[str, list[Pixels]], folder: Path, step: int) -> list[Path]:
         paths = [folder / "wall.png"]

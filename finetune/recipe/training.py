@@ -11,6 +11,7 @@ from finetune.recipe.base import (
     CountOrZero,
     DefaultKind,
     Flag,
+    FractionInside,
     Number,
     NumberAboveZero,
     NumberOrZero,
@@ -85,7 +86,7 @@ class _AdamFamily(Settings):
     eps: NumberAboveZero = 1e-8
     """A small number that keeps a division from blowing up."""
     weight_decay: NumberOrZero = 0.01
-    """How strongly adapter weights are pulled towards zero, apart from the gradient."""
+    """How strongly the trained weights are pulled towards zero, apart from the gradient."""
 
 
 class AutoOptimizer(_AdamFamily):
@@ -122,7 +123,7 @@ class AdafactorOptimizer(Settings):
     kind: Literal["adafactor"] = "adafactor"
     """Take Adafactor."""
     weight_decay: NumberOrZero = 0.0
-    """How strongly adapter weights are pulled towards zero, apart from the gradient."""
+    """How strongly the trained weights are pulled towards zero, apart from the gradient."""
 
 
 class ProdigyOptimizer(Settings):
@@ -133,7 +134,7 @@ class ProdigyOptimizer(Settings):
     betas: Betas = (0.9, 0.999)
     """How slowly the running means of the gradient and of its square forget."""
     weight_decay: NumberOrZero = 0.01
-    """How strongly adapter weights are pulled towards zero, apart from the gradient."""
+    """How strongly the trained weights are pulled towards zero, apart from the gradient."""
     d_coef: NumberAboveZero = 1.0
     """A factor on the step size it finds: below 1 more careful, above 1 bolder."""
     use_bias_correction: Flag = True
@@ -194,6 +195,14 @@ LrSchedule = Annotated[
 """How the learning rate changes over the optimizer's steps: constant, linear or cosine."""
 
 
+class WeightAveraging(Settings):
+    """A slow average of what is trained (EMA): smoother than the last step's weights, drawn with and exported."""
+
+    decay: FractionInside = 0.9999
+    """How much of the average each step leaves, at most: 0.9999 averages over about 10,000 steps. In early steps less \
+is left, min(decay, (1 + step) / (10 + step)), so that the average follows."""
+
+
 class Training(Settings):
     """How long and how it is trained."""
 
@@ -205,8 +214,8 @@ class Training(Settings):
     """How many pictures one optimizer step sees, over all devices; a multiple of micro_batch_size. The gradient is \
 accumulated as often as that needs."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """The number format of the frozen model and the arithmetic; adapters are always kept in fp32. fp16 is for cards \
-without bf16."""
+    """The number format of the frozen model and the arithmetic; what is trained is always kept in fp32. fp16 is for \
+cards without bf16."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it is trained; auto takes CUDA, else Apple's MPS, else the CPU."""
     gradient_checkpointing: Flag = True
@@ -223,6 +232,9 @@ without bf16."""
     """What turns gradients into steps."""
     lr_schedule: LrSchedule = ConstantSchedule()
     """How the learning rate changes over the steps."""
+    ema: WeightAveraging | None = None
+    """Keep an exponential moving average of what is trained; previews and exports are made with it. It takes as much \
+memory as the trained weights; null keeps none."""
 
     @field_validator("global_batch_size")
     @classmethod

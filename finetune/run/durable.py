@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +97,44 @@ def whole_file(path: Path) -> Iterator[Path]:
             rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; when the block ends well, it becomes `path`, replacing an older folder.
+
+    Everything in it is flushed to the disk first. When the block fails, the temporary folder is removed and `path` is
+    as it was. A folder cannot be replaced in one step: for an instant between two renames there is none.
+
+    Raises:
+        DiskError: the disk is full, read-only or over its quota.
+    """
+    mark = uuid.uuid4().hex[:12]
+    temporary, older = path.parent / f".{path.name}.{mark}.tmp", path.parent / f".{path.name}.{mark}.old"
+    try:
+        with disk_errors(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for inside in sorted(temporary.rglob("*")):
+                fsync_path(inside)
+            fsync_path(temporary)
+            if path.exists():
+                path.replace(older)
+            rename(temporary, path)
+    except BaseException:
+        if older.exists() and not path.exists():
+            older.replace(path)
+        raise
+    finally:
+        for left in (temporary, older):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def os_error_in(error: Exception) -> Exception:
+    """Find the operating system's error number in safetensors' message, which has no errno of its own."""
+    text = str(error)
+    found = re.search(r"os error (\d+)", text)
+    return error if found is None else OSError(int(found[1]), text)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

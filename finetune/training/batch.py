@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUM_TIME_IDS = 6
+NUM_TIME_IDS = (6, 5)
+"""How many a base and a refiner take."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class TrainBatch:
         latents: (B, 4, h, w), float32, scaled.
         prompt_embeds: (B, 77, width of both encoders).
         pooled_prompt_embeds: (B, projection width).
-        add_time_ids: (B, 6), float32: original (h, w), crop (top, left), target (h, w). bf16 would turn 1366 into 1368.
+        add_time_ids: (B, 6), float32: original (h, w), crop (top, left), target (h, w); for a refiner (B, 5): original
+            (h, w), crop (top, left), aesthetic score. bf16 would turn 1366 into 1368.
         sample_weights: (B,), float32: what each sample's loss counts in the optimizer step. They sum to 1 over a full
             step; 0 marks a filler that keeps processes in step.
         sample_names: (B,) names of the pictures, for messages.
@@ -38,7 +40,9 @@ class TrainBatch:
             and self.prompt_embeds.shape[0] == size
             and self.pooled_prompt_embeds.ndim == 2
             and self.pooled_prompt_embeds.shape[0] == size
-            and self.add_time_ids.shape == (size, NUM_TIME_IDS)
+            and self.add_time_ids.ndim == 2
+            and self.add_time_ids.shape[0] == size
+            and self.add_time_ids.shape[1] in NUM_TIME_IDS
             and self.sample_weights.shape == (size,)
             and len(self.sample_names) == size
         )

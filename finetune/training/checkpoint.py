@@ -3,6 +3,7 @@
     checkpoints/step-000500/
       adapter.safetensors     the trainable parameters, by component and name
       optimizer.safetensors   the optimizer's tensors, by parameter and key
+      average.safetensors     the averaged parameters, where an average is kept
       state.json              step, the optimizer's plain numbers, the loss scale, versions
       manifest.json           a sha256 of each of them, written last
 
@@ -12,7 +13,6 @@ whole. Loading checks every hash before anything is applied.
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.errors import AtelierError, DiskError
-from finetune.run.durable import disk_errors, fsync_path, rename, sha256_file, write_json
+from finetune.run.durable import disk_errors, fsync_path, os_error_in, rename, sha256_file, write_json
 
 ADAPTER_FILE = "adapter.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
@@ -45,6 +46,7 @@ class Checkpoint:
         optimizer: per parameter name, its state: tensors and plain numbers.
         groups: per group name, the numbers and tensors the optimizer keeps there.
         extra: what else the loop saved (loss scale, environment).
+        averages: the averaged parameters by name, or None where no average is kept.
     """
 
     step: int
@@ -52,6 +54,12 @@ class Checkpoint:
     optimizer: dict[str, dict[str, Any]]
     groups: dict[str, dict[str, Any]]
     extra: dict[str, Any]
+    averages: dict[str, Tensor] | None = None
+
+    @property
+    def exported(self) -> dict[str, Tensor]:
+        """What is drawn with and exported: the averaged parameters where an average is kept."""
+        return self.parameters if self.averages is None else self.averages
 
 
 class DamagedCheckpointError(AtelierError):
@@ -59,7 +67,12 @@ class DamagedCheckpointError(AtelierError):
 
 
 def save_checkpoint(
-    folder: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, extra: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Optimizer,
+    extra: Mapping[str, Any],
+    averages: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the training state after `step` optimizer steps as `folder`.
 
@@ -76,9 +89,12 @@ def save_checkpoint(
         try:
             _write_tensors(partial / ADAPTER_FILE, {name: value.detach() for name, value in parameters.items()})
             _write_tensors(partial / OPTIMIZER_FILE, tensors)
+            if averages is not None:
+                _write_tensors(partial / AVERAGE_FILE, averages)
             state = {"format_version": FORMAT_VERSION, "step": step, "optimizer": numbers, "extra": dict(extra)}
             write_json(partial / STATE_FILE, state)
-            hashes = {name: sha256_file(partial / name) for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE)}
+            written = [ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE, *([] if averages is None else [AVERAGE_FILE])]
+            hashes = {name: sha256_file(partial / name) for name in written}
             write_json(partial / MANIFEST_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes})
             fsync_path(partial)
         except (OSError, DiskError):
@@ -96,7 +112,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE):
+        has_average = AVERAGE_FILE in manifest["sha256"]
+        for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE, *([AVERAGE_FILE] if has_average else [])):
             if sha256_file(folder / name) != manifest["sha256"][name]:
                 raise DamagedCheckpointError(f"{folder / name} is not the file that was saved: its hash differs.")
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
@@ -106,6 +123,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise DamagedCheckpointError(f"{folder} holds step {state['step']}: it is another checkpoint, renamed.")
         parameters = safetensors.torch.load_file(folder / ADAPTER_FILE)
         tensors = safetensors.torch.load_file(folder / OPTIMIZER_FILE)
+        averages = safetensors.torch.load_file(folder / AVERAGE_FILE) if has_average else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error}") from error
     return Checkpoint(
@@ -114,6 +132,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         optimizer=_join(state["optimizer"]["state"], tensors, "state"),
         groups=_join(state["optimizer"]["groups"], tensors, "group"),
         extra=state["extra"],
+        averages=averages,
     )
 
 
@@ -148,16 +167,16 @@ def remove_old_checkpoints(checkpoints: Path, keep: int, written_step: int) -> N
 
 
 def apply_checkpoint(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
-    """Put a checkpoint's numbers into the adapter and the optimizer.
+    """Put a checkpoint's numbers into what is trained and into the optimizer.
 
     Raises:
-        AtelierError: the adapter is another one than the checkpoint's.
+        AtelierError: the checkpoint is of other parameters.
     """
     if set(parameters) != set(checkpoint.parameters) or any(
         parameter.shape != checkpoint.parameters[name].shape for name, parameter in parameters.items()
     ):
         raise AtelierError(
-            "the checkpoint's adapter has other modules or ranks than the recipe's. Resume with the run's own recipe."
+            "the checkpoint's weights have other modules or ranks than the recipe's. Resume with the run's own recipe."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -184,8 +203,18 @@ def _is_whole(folder: Path) -> bool:
 
 def _restore_state(optimizer: Optimizer, parameter: nn.Parameter, state: dict[str, Any]) -> None:
     optimizer.state[parameter] = {
-        key: value.to(parameter.device) if isinstance(value, Tensor) else value for key, value in state.items()
+        key: _laid_out_as(parameter, value) if isinstance(value, Tensor) else value for key, value in state.items()
     }
+
+
+def _laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """Return a saved tensor on the parameter's device and, where it has its shape, in its order in memory.
+
+    Fused optimizers walk over both side by side: a channels-last weight needs its state in the same order.
+    """
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _split_state(
@@ -231,15 +260,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
             safetensors.torch.save_file(separate, path)
         except safetensors.SafetensorError as error:
-            raise _disk_error_in(error) from error
+            raise os_error_in(error) from error
         fsync_path(path)
-
-
-def _disk_error_in(error: Exception) -> Exception:
-    """Find the operating system's error number in safetensors' message: it has no errno of its own."""
-    text = str(error)
-    found = re.search(r"os error (\d+)", text)
-    return error if found is None else OSError(int(found[1]), text)
 
 
 def _remove(folder: Path) -> None:

@@ -13,6 +13,7 @@ from finetune.adapters.weights import Component
 from finetune.errors import DataError, RecipeError
 from finetune.model.files import Geometry, ModelFiles
 from finetune.model.frozen_text import FrozenText, Progress
+from finetune.model.open import open_model
 from finetune.model.text import TextStack
 from finetune.model.vae import LatentMoments, vae_dtype
 from finetune.preview.encode import encode_guidance, texts_of
@@ -57,6 +58,21 @@ class PictureEncoder:
         return self if self.cache is None else self.cache
 
 
+def open_trained_model(recipe: Recipe) -> ModelFiles:
+    """Find the files of the model that is trained: a base or a refiner.
+
+    Raises:
+        RecipeError: nothing there, or previews are asked of a refiner.
+    """
+    files = open_model(recipe.model, refiner=None)
+    if not files.has_first_encoder() and recipe.preview.prompts:
+        raise RecipeError(
+            "preview.prompts: the model is a refiner, which goes on with what a base has begun and draws nothing from "
+            "a prompt alone. Leave preview.prompts out"
+        )
+    return files
+
+
 def trains_text(recipe: Recipe) -> bool:
     """Whether a text encoder is trained, by an adapter or by its own weights."""
     adapter = recipe.adapter
@@ -75,7 +91,8 @@ def encode_text(
 ) -> EncodedText:
     """Encode all captions and prompts and let the encoders go, or keep them where they are trained."""
     if trains_text(recipe):
-        stack = TextStack.load(files, dtype, device)
+        # A whole encoder in training has float32 weights, read as such: rounded ones would not come back.
+        stack = TextStack.load(files, torch.float32 if isinstance(recipe.adapter, FullTraining) else dtype, device)
         return EncodedText(LiveText(stack), stack, None)
     frozen = FrozenText.build(files, [*captions, *texts_of(requests)], dtype, device, progress)
     return EncodedText(TextCache.build(frozen, captions, _unseen), None, encode_guidance(frozen, requests))
@@ -111,11 +128,11 @@ def encode_pictures(
     """
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
     wish = recipe.training.cache_latents
-    if recipe.data.crop == "random":
+    if not pictures.has_finite_frames:
         if wish == "always":
             raise RecipeError(
                 "training.cache_latents: got 'always', but data.crop=random cuts every picture anew each time. "
-                "Set data.crop=center, or training.cache_latents=auto"
+                "Set data.crops_per_picture=8 or data.crop=center, or training.cache_latents=auto"
             )
         return PictureEncoder(vae, None)
     wanted = pictures.frames()
@@ -186,13 +203,15 @@ def lora_settings(adapter: LoraAdapter, section: UNetLora | TextLora) -> LoraSet
 
 
 def free_weights(model: nn.Module) -> None:
-    """Let all of a model's own parameters take gradients, in float32 whatever the run's precision.
+    """Let all of a model's own parameters take gradients. They have to be float32, whatever the run's precision.
 
     bf16 weights would lose most of an update at usual learning rates; the autocast around the step still lets matrix
     products run in the run's precision.
     """
-    nn.Module.to(model, torch.float32)  # diffusers' own `to` warns of parts it wants in float32: all are
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters()), "load it in float32"
     model.requires_grad_(requires_grad=True)
+    if isinstance(model, UNet2DConditionModel):
+        model.to(memory_format=torch.channels_last)  # its convolutions are faster so: 1.2 times on a CPU (measured)
 
 
 def prepare_for_training(recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None) -> None:

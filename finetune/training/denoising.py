@@ -37,6 +37,7 @@ class Denoising:
         latents: the VAE's moments of a picture in a frame.
         text: the captions' embeddings.
         vae_scaling_factor: what latents are multiplied by (0.13025 in SDXL).
+        is_refiner: whether the U-Net is told an aesthetic score in place of the target size.
     """
 
     unet: UNet2DConditionModel
@@ -45,6 +46,7 @@ class Denoising:
     latents: Callable[[Sample, Frame], LatentMoments]
     text: TextSource
     vae_scaling_factor: float
+    is_refiner: bool = False
 
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
@@ -64,10 +66,20 @@ class Denoising:
             ]),
             prompt_embeds=text.prompt_embeds,
             pooled_prompt_embeds=text.pooled_prompt_embeds,
-            add_time_ids=torch.tensor([item.frame.add_time_ids() for item in planned], dtype=torch.float32),
+            add_time_ids=torch.tensor([self.time_ids(item) for item in planned], dtype=torch.float32),
             sample_weights=torch.full((len(planned),), weight),
             sample_names=tuple(item.sample.name for item in planned),
         )  # fmt: skip
+
+    def time_ids(self, item: PlannedSample) -> tuple[float, ...]:
+        """Return what the U-Net is told of one picture's sizes and cut, in the order of diffusers' pipelines.
+
+        Six numbers for a base (Podell et al. 2023, section 2.2). A refiner has the original size, the cut and the
+        aesthetic score: five, as diffusers' StableDiffusionXLImg2ImgPipeline with `requires_aesthetics_score`.
+        """
+        if not self.is_refiner:
+            return item.frame.add_time_ids()
+        return (*item.frame.original_size, *item.frame.crop_top_left, item.sample.aesthetic_score)
 
     def facts(self) -> dict[str, str]:
         """Return the prediction type: whoever exports a checkpoint needs it."""

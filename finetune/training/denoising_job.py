@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from finetune.adapters.dropout import DropoutKey
@@ -14,17 +15,20 @@ from finetune.model.text import longer_than_read
 from finetune.preview.artist import Artist
 from finetune.preview.sampling import Sampler
 from finetune.recipe import Recipe
+from finetune.recipe.schema import FullTraining, LoraAdapter
 from finetune.run.folder import RunFolder
 from finetune.training.components import (
     encode_pictures,
     encode_refiner_text,
     encode_text,
+    open_trained_model,
     prepare_for_training,
     require_fitting_buckets,
     resolve_requests,
     trained_groups,
 )
 from finetune.training.denoising import Denoising
+from finetune.training.ema import average_of
 from finetune.training.gradients import make_scaler
 from finetune.training.groups import optimizer_groups
 from finetune.training.job import Job, stage_progress
@@ -50,7 +54,7 @@ def assemble_denoising(
     """
     device = accelerator.device
     dtype = choose_dtype(recipe.training.precision, device)
-    files = open_model(recipe.model)
+    files = open_trained_model(recipe)
     refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
     schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
     objective = build_objective(recipe.training.objective, schedule)
@@ -68,14 +72,23 @@ def assemble_denoising(
 
     loading = stage_progress(recorder, stop, "U-Net")
     loading(0, 1)
-    unet = files.load_unet(dtype).to(device)
+    trains_unet = isinstance(recipe.adapter, FullTraining) and recipe.adapter.unet is not None
+    unet = files.load_unet(torch.float32 if trains_unet else dtype).to(device)
     loading(1, 1)
     key = DropoutKey()
     groups = trained_groups(recipe, unet, text.stack, key)
     prepare_for_training(recipe, unet, text.stack)
     kind = optimizer_kind(recipe.training.optimizer, device)
     state = TrainingState(
-        task=Denoising(unet, schedule, objective, latents.source(), text.source, latents.vae.config.scaling_factor),
+        task=Denoising(
+            unet=unet,
+            noise_scheduler=schedule,
+            objective=objective,
+            latents=latents.source(),
+            text=text.source,
+            vae_scaling_factor=latents.vae.config.scaling_factor,
+            is_refiner=not files.has_first_encoder(),
+        ),
         pictures=pictures,
         groups=groups,
         optimizer_kind=kind,
@@ -88,6 +101,7 @@ def assemble_denoising(
         max_grad_norm=recipe.training.max_grad_norm,
         total_steps=recipe.training.steps,
         seed=recipe.seed,
+        ema=average_of(recipe, groups),
     )
 
     def export(run: RunFolder, step: int) -> tuple[Path, ...]:
@@ -116,6 +130,7 @@ def assemble_denoising(
         weight_dtype=dtype,
         prediction_type=objective.prediction_type,
         zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
+        has_adapter=isinstance(recipe.adapter, LoraAdapter),
     )
     adapted = [group.model for group in groups.values()]
 

@@ -36,7 +36,8 @@ def reduce_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter
     summed = accelerator.reduce(flat, reduction="sum")
     counts, *gradients = summed.split([len(parameters), *(parameter.numel() for parameter in parameters)])
     for parameter, count, gradient in zip(parameters, counts.tolist(), gradients, strict=True):
-        parameter.grad = gradient.view_as(parameter).clone() if count else None
+        # In the parameter's order in memory, which fused optimizers rely on.
+        parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter)) if count else None
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from finetune.adapters.dropout import DropoutKey
 from finetune.errors import DivergedError
+from finetune.training.ema import WeightAverage
 from finetune.training.gradients import clip_gradients, gradient_norm, reduce_gradients, require_finite
 from finetune.training.groups import TrainedGroup, all_parameters
 from finetune.training.pictures import PlannedSample, TrainingPictures
@@ -58,12 +59,17 @@ class TrainingState(Generic[TaskT_co]):
     max_grad_norm: float | None
     total_steps: int
     seed: int
+    ema: WeightAverage | None = None
     global_step: int = 0
     skipped_in_a_row: int = 0
     parameters: dict[str, nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = all_parameters(self.groups)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the models hold the weights that are drawn with and exported inside the block: the averaged, if any."""
+        return nullcontext() if self.ema is None else self.ema.applied()
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,8 @@ def optimizer_step(state: TrainingState[Task]) -> StepReport:
     learning_rates = set_learning_rates(state, step)
     grad_norm, skipped = update_parameters(state, step, names)
     state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(step)
     state.global_step = step
     return StepReport(
         loss=_sum_over_processes(state.accelerator, sum(losses.weighted)) / num_samples,

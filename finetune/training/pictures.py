@@ -43,6 +43,7 @@ class TrainingPictures:
         micro_batch_size: samples in one forward pass.
         batches_per_step: forward passes in one optimizer step, over all processes.
         seed: the run's seed.
+        crops_per_picture: how many random crops each picture has; None draws a new one at every showing.
     """
 
     samples: Sequence[Sample]
@@ -53,6 +54,7 @@ class TrainingPictures:
     micro_batch_size: int
     batches_per_step: int
     seed: int
+    crops_per_picture: int | None = None
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -87,13 +89,20 @@ class TrainingPictures:
             tuple(self._planned(item, batch.bucket, epoch, global_step) for item in batch.items) for batch in batches
         )
 
+    @property
+    def has_finite_frames(self) -> bool:
+        """Whether what training can ask for is a finite set, which can be encoded beforehand."""
+        return self.crop == "center" or self.crops_per_picture is not None
+
     def frames(self) -> list[tuple[Sample, Frame]]:
-        """Return every (picture, frame) that training can ask for, where crops are centred."""
-        assert self.crop == "center", "random crops are not a finite set"
+        """Return every (picture, frame) that training can ask for, where they are a finite set."""
+        assert self.has_finite_frames, "random crops without a number are not a finite set"
         flips = [False, True] if self.flip_probability > 0.0 else [False]
+        crops = range(1 if self.crop == "center" or self.crops_per_picture is None else self.crops_per_picture)
         return [
-            (sample, make_frame(sample.original_size, self.bucket_of(index), "center", flipped=flipped, key=()))
+            (sample, self._frame(index, crop, flipped=flipped))
             for index, sample in enumerate(self.samples)
+            for crop in crops
             for flipped in flips
         ]
 
@@ -102,10 +111,18 @@ class TrainingPictures:
         key = f"{item.sample}.{item.repeat}"
         flipped = key_to_fraction(self.seed, "flip", epoch, key) < self.flip_probability
         dropped = key_to_fraction(self.seed, "caption-dropout", global_step, key) < self.caption_dropout
-        frame = make_frame(
-            sample.original_size, bucket, self.crop, flipped=flipped, key=(self.seed, "crop", epoch, key)
-        )
+        if self.crop == "random" and self.crops_per_picture is None:
+            crop_key = (self.seed, "crop", epoch, key)
+            frame = make_frame(sample.original_size, bucket, "random", flipped=flipped, key=crop_key)
+        else:
+            showing = epoch * sample.repeats + item.repeat
+            frame = self._frame(item.sample, showing % (self.crops_per_picture or 1), flipped=flipped)
         return PlannedSample(sample, frame, None if dropped else sample.caption, key)
+
+    def _frame(self, index: int, crop: int, *, flipped: bool) -> Frame:
+        """Return a picture's centred frame, or its random one of number `crop`."""
+        key = (self.seed, "crop of a few", crop, index)
+        return make_frame(self.samples[index].original_size, self.bucket_of(index), self.crop, flipped=flipped, key=key)
 
     def _plan(self, epoch: int) -> tuple[Batch, ...]:
         plans: dict[int, tuple[Batch, ...]] = self._plans  # type: ignore[attr-defined]

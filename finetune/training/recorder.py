@@ -118,7 +118,8 @@ class Recorder:
             "inputs": self.inputs,
             "num_modules": {group.component: group.num_modules() for group in state.groups.values()},
         }
-        save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra)
+        averages = None if state.ema is None else state.ema.averages
+        save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra, averages)
         try:
             remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep, state.global_step)
         except OSError as error:
@@ -130,7 +131,8 @@ class Recorder:
         if self.draw is None:
             return
         self.emit("stage", step=state.global_step, name="previews", done=0, total=1)
-        paths = self.draw(self.run.preview(state.global_step), state.global_step)
+        with state.averaged():
+            paths = self.draw(self.run.preview(state.global_step), state.global_step)
         self.emit("stage", step=state.global_step, name="previews", done=1, total=1)
         pictures = [path.relative_to(self.run.path).as_posix() for path in paths]
         self.emit("preview", step=state.global_step, pictures=pictures)

@@ -14,6 +14,7 @@ _COMPATIBLE = (
     "training.micro_batch_size",
     "training.max_grad_norm",
     "training.lr_schedule.",
+    "training.ema.decay",
     "training.optimizer.kind",  # a checkpoint of another kind is refused when it is read
     "adapter.unet.learning_rate",
     "adapter.text_encoder.learning_rate",

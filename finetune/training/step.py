@@ -51,7 +51,7 @@ def train_step(
         encoder_hidden_states=batch.prompt_embeds,
         added_cond_kwargs={
             "text_embeds": batch.pooled_prompt_embeds,
-            "time_ids": batch.add_time_ids,  # (B, 6), float32
+            "time_ids": batch.add_time_ids,  # (B, 6), or a refiner's (B, 5), float32
         },
         return_dict=False,
     )[0]

@@ -15,11 +15,12 @@ from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeErr
 from finetune.model.open import open_model
 from finetune.model.precision import choose_device
 from finetune.recipe import Recipe, dump_recipe
-from finetune.recipe.schema import FullTraining, LoraAdapter
+from finetune.recipe.schema import FullTraining, LoraAdapter, VaeTraining
 from finetune.run.commands import discard_commands
 from finetune.run.durable import write_text
 from finetune.run.events import EventLog
 from finetune.run.folder import RunFolder
+from finetune.training.autoencoder_job import assemble_autoencoding
 from finetune.training.checkpoint import Checkpoint, apply_checkpoint, newest_whole_checkpoint
 from finetune.training.denoising_job import assemble_denoising
 from finetune.training.environment import differences, differing, environment_of
@@ -77,7 +78,7 @@ def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
     """Return a hash of the pictures with their captions and buckets, and the model's identity."""
     return {
         "pictures or captions": hashlib.sha256(_manifest(pictures).encode("utf-8", "backslashreplace")).hexdigest(),
-        "model": open_model(recipe.model).identity(),
+        "model": open_model(recipe.model, refiner=None).identity(),
     }
 
 
@@ -165,6 +166,8 @@ def assemble(
     match recipe.adapter:
         case LoraAdapter() | FullTraining():
             return assemble_denoising(recipe, pictures, accelerator, recorder, stop)
+        case VaeTraining():
+            return assemble_autoencoding(recipe, pictures, accelerator, recorder, stop)
 
 
 def _restore(recorder: Recorder, state: TrainingState[Task], *, resume: bool) -> None:
@@ -208,6 +211,10 @@ def restore_state(state: TrainingState[Task], checkpoint: Checkpoint) -> None:
             f"{state.optimizer_kind}. Go on with: --resume training.optimizer.kind={kind}"
         )
     apply_checkpoint(checkpoint, state.parameters, state.optimizer)
+    if state.ema is not None:
+        if checkpoint.averages is None:
+            raise RecipeError("training.ema: the checkpoint holds no averaged weights. Resume with training.ema=null")
+        state.ema.load(checkpoint.averages)
     state.scaler.load_state_dict(checkpoint.extra["scaler"])
     state.skipped_in_a_row = checkpoint.extra["skipped_in_a_row"]
     state.global_step = checkpoint.step
@@ -242,7 +249,8 @@ def _export(recorder: Recorder, job: Job) -> tuple[Path, ...]:
         AtelierError: it cannot be written so; the message says how to get it from the checkpoint.
     """
     try:
-        return job.export(recorder.run, job.state.global_step)
+        with job.state.averaged():
+            return job.export(recorder.run, job.state.global_step)
     except DiskError:
         raise
     except AtelierError as error:

@@ -484,6 +484,7 @@ def test_the_manifest_says_what_each_sample_is_trained_as(tmp_path: Path) -> Non
         "scale": pytest.approx(4 / 3, abs=0.01),
         "caption": "ein Stern, größer",
         "repeats": 2,
+        "aesthetic_score": 6.0,
     }
     assert (second["name"], second["bucket"], second["crop_top_left"]) == ("b.png", [64, 64], [0, 0])
 

@@ -83,7 +83,7 @@ class _BrokenVae(Miniature):
 @pytest.mark.parametrize("cache_latents", ["always", "never"])
 def test_latents(make_state, monkeypatch, hash_tensors, cache_latents):
     """With a cache it shows before training, without one at the step that asks for the picture."""
-    monkeypatch.setattr("finetune.training.trainer.open_model", lambda *_, **__: _BrokenVae())
+    monkeypatch.setattr("finetune.training.components.open_model", lambda *_, **__: _BrokenVae())
     settings = {**_TWO, "training.cache_latents": cache_latents}
     if cache_latents == "always":
         with pytest.raises(
