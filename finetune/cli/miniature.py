@@ -37,6 +37,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 
     from finetune.miniature.build import BuildSettings, build
 
+    torch.set_num_threads(1)  # as every trainer: more than one waits for the others on a busy machine
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     cores = psutil.cpu_count(logical=False) or 1
     processes = arguments.processes or (1 if device == "cuda" else cores)
