@@ -8,8 +8,8 @@ from finetune.model.files import sampling_scheduler
 from finetune.model.miniature import Miniature
 from finetune.model.open import open_model
 from finetune.recipe.schema import FolderModel
-from finetune.training.loop import optimizer_step
 from finetune.training.gradients import make_scaler
+from finetune.training.loop import optimizer_step
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
