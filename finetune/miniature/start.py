@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ from finetune.miniature.reading import ReadingSettings, teach_reading
 from finetune.miniature.tokenizer import END, learn_merges, world_captions, write_tokenizer
 from finetune.model.files import DiffusersFolder
 from finetune.model.text import TextStack
+from finetune.model.vae import to_model_range
+from finetune.model.whitening import begin_latents, latent_statistics
 from imagesets.randomness import key_to_seed
+from imagesets.world.photos import draw_photo
+from imagesets.world.render import render_scene
 
 SHIPPED = Path(__file__).parents[1] / "model" / "miniature"
 """Where the miniature's configurations lie, and its weights once they are made."""
 
 INITIAL_LOG_VARIANCE = -6.0
 """Of the untrained VAE's latents: with the usual 0, noise drowns the picture before anything is learnt."""
+
+_NUM_PHOTOS = 256
+"""Over which the untrained VAE's latents are made white."""
 
 CLIP_PAD_TOKEN = "!"  # noqa: S105 - a word for padding
 """What the second tokenizer pads with, as OpenCLIP's: token 0."""
@@ -53,9 +60,7 @@ def make_start(folder: Path, seed: int, progress: Callable[[int, int, float], No
         seed, "unet", lambda: UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(partial / "unet"))
     )
     vae = _drawn(seed, "vae", lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(partial / "vae")))
-    channels = vae.config.latent_channels
-    with torch.no_grad():
-        vae.quant_conv.bias[channels:] = INITIAL_LOG_VARIANCE
+    begin_latents(vae, latent_statistics(vae, _photos(seed)), INITIAL_LOG_VARIANCE)
     files = DiffusersFolder(partial)
     tokenizer = files.load_tokenizer()
     stack = TextStack(tokenizer, files.load_tokenizer_2(), first, second, zero_when_empty=True)
@@ -110,6 +115,14 @@ def save_part(model: torch.nn.Module, folder: Path) -> None:
     config = (folder / "config.json").read_text(encoding="utf-8")
     model.save_pretrained(folder)  # type: ignore[operator]
     (folder / "config.json").write_text(config, encoding="utf-8")
+
+
+def _photos(seed: int) -> Iterator[Tensor]:
+    """Return photos of the world in their own sizes, cut to multiples of the VAE's factor, (1, 3, H, W) in [-1, 1]."""
+    for index in range(_NUM_PHOTOS):
+        photo = draw_photo(seed, index)
+        pixels = to_model_range(render_scene(photo.scene, photo.size))
+        yield pixels[None, :, : pixels.shape[1] // 4 * 4, : pixels.shape[2] // 4 * 4]
 
 
 def _drawn(seed: int, part: str, build: Callable[[], Any]) -> Any:

@@ -83,12 +83,38 @@ def whiten_latents(vae: AutoencoderKL, statistics: LatentStatistics) -> None:
     Raises:
         AtelierError: the VAE has no such convolutions, or a channel is constant or repeats others.
     """
+    _fold(vae, statistics, _whitening_map(statistics.covariance) / vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def begin_latents(vae: AutoencoderKL, statistics: LatentStatistics, log_variance: float) -> None:
+    """Give a VAE whose weights were just drawn latents it can learn with: white, with a small noise.
+
+    As it is drawn, its channels nearly repeat each other, are a tenth as large as they should be, and the noise of
+    variance 1 drowns them before anything is learnt. Here they get variance 1 before any scaling, as the losses of
+    `finetune.training.autoencoder` want them.
+
+    Args:
+        vae: the model.
+        statistics: of its latents over some pictures.
+        log_variance: the natural logarithm of the noise's variance; -6 is a standard deviation of 0.05.
+
+    Raises:
+        AtelierError: as `whiten_latents`.
+    """
+    _fold(vae, statistics, _whitening_map(statistics.covariance))
+    channels = vae.config.latent_channels
+    vae.quant_conv.weight[channels:] = 0.0
+    vae.quant_conv.bias[channels:] = log_variance
+
+
+def _fold(vae: AutoencoderKL, statistics: LatentStatistics, forward: Tensor) -> None:
+    """Put z' = forward (z - mean), with forward (C, C), into the convolutions around the latents."""
     before, after = vae.quant_conv, vae.post_quant_conv
     if before is None or after is None or max(*before.kernel_size, *after.kernel_size) > 1:
         raise AtelierError(
             "this VAE has no 1 x 1 quant_conv and post_quant_conv, which whitening would be folded into."
         )
-    forward = _whitening_map(statistics.covariance) / vae.config.scaling_factor  # (C, C)
     shares, shifts = _log_variance_map(forward, statistics.log_variances)
 
     channels = len(forward)

@@ -21,10 +21,11 @@ class VaeLoss(Settings):
     """How much the mean absolute error of colour apart from brightness counts, over patches of 4 x 4 pixels; it keeps \
 plain surfaces untinted."""
     kl: NumberOrZero = 1e-6
-    """How strongly latents are pulled towards a standard normal; more makes them smoother and pictures blurrier."""
+    """How strongly latents, before scaling, are pulled towards a standard normal; more makes them smoother and \
+pictures blurrier."""
     decorrelation: NumberOrZero = 0.0
-    """How strongly the latents' channels are pulled towards unit variance and no correlation. From scratch, 0.02 \
-keeps channels from collapsing; a trained VAE does not need it, and its U-Net would no longer fit."""
+    """How strongly the latents' channels, before scaling, are pulled towards unit variance and no correlation. From \
+scratch, 0.02 keeps channels from collapsing; SDXL's trained VAE has another variance and would be spoilt."""
 
     @model_validator(mode="after")
     def _pixels_count(self) -> "VaeLoss":

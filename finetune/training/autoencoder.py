@@ -81,11 +81,10 @@ def autoencoding_step(
     noise = generator.normal("posterior", posterior.mean.shape[1:]).to(images.device)  # (B, 4, h, w)
     decoded = vae.decode(posterior.mean + posterior.std * noise, return_dict=False)[0].float()  # (B, 3, H, W)
 
-    scaling_factor = vae.config.scaling_factor
     per_sample = reconstruction_error(loss, decoded, images)  # (B,)
-    weighted = per_sample + loss.kl * kl_divergence(posterior, scaling_factor)
+    weighted = per_sample + loss.kl * kl_divergence(posterior)
     if loss.decorrelation > 0:
-        weighted = weighted + loss.decorrelation * correlation_error(posterior.mean.float() * scaling_factor)
+        weighted = weighted + loss.decorrelation * correlation_error(posterior.mean.float())
     timesteps = torch.empty(0, dtype=torch.long)  # a VAE knows no noise levels
     return StepOutput(weighted.sum() * weight, per_sample.detach(), weighted.detach(), timesteps)
 
@@ -132,19 +131,17 @@ def chroma_error(difference: Tensor) -> Tensor:
     return F.avg_pool2d(colour, CHROMA_PATCH, ceil_mode=True).abs().mean(dim=(1, 2, 3))
 
 
-def kl_divergence(posterior: DiagonalGaussianDistribution, scaling_factor: float) -> Tensor:
-    """Return the divergence of the scaled latents from a standard normal, mean over their values, (B,).
+def kl_divergence(posterior: DiagonalGaussianDistribution) -> Tensor:
+    """Return the posterior's divergence from a standard normal, mean over the latents' values, (B,).
 
-    Kingma & Welling 2014 (arXiv 1312.6114), appendix B, taken of `latents * scaling_factor`: what the U-Net sees is
-    what should be near a standard normal, whatever scale the VAE works in.
+    Kingma & Welling 2014 (arXiv 1312.6114), appendix B. Latents are taken before any scaling.
     """
-    mean, log_variance = posterior.mean.float() * scaling_factor, posterior.logvar.float()
-    variance = log_variance.exp() * scaling_factor**2
-    return 0.5 * (mean.square() + variance - 1.0 - variance.log()).mean(dim=(1, 2, 3))
+    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean(dim=(1, 2, 3))
 
 
 def correlation_error(latents: Tensor) -> Tensor:
-    """Return the mean square of (covariance - identity), (), of the channels of latents (B, C, h, w)."""
+    """Return the mean square of (covariance - identity), (), of the channels of latents (B, C, h, w), unscaled."""
     values = latents.transpose(0, 1).flatten(1)  # (C, B * h * w)
     centred = values - values.mean(dim=1, keepdim=True)
     covariance = centred @ centred.T / centred.shape[1]

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 
 from finetune.errors import AtelierError
 from finetune.model.miniature import Miniature
-from finetune.model.whitening import LatentStatistics, latent_statistics, whiten_latents
+from finetune.model.whitening import LatentStatistics, begin_latents, latent_statistics, whiten_latents
 
 
 @pytest.fixture
@@ -98,6 +98,15 @@ def test_the_noise_is_exact_everywhere_where_no_channels_are_mixed(vae, pixels) 
     whiten_latents(vae, apart)
     factors = (measured.covariance.diag().rsqrt() / vae.config.scaling_factor).square()
     assert torch.allclose(posteriors(vae, pixels)[1], old * factors[:, None], rtol=1e-9)
+
+
+def test_a_new_vaes_latents_begin_white_with_the_asked_noise(pixels) -> None:
+    vae = Miniature().load_vae(torch.float32).double()
+    begin_latents(vae, latent_statistics(vae, pixels), -6.0)
+    means, variances = posteriors(vae, pixels)
+    assert means.mean(dim=1).abs().max() < 1e-9
+    assert torch.allclose(torch.cov(means, correction=0), torch.eye(4, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(variances, torch.full_like(variances, -6.0).exp(), rtol=1e-6)
 
 
 def test_a_channel_that_says_nothing_is_refused(vae, pixels) -> None:
