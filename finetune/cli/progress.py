@@ -66,7 +66,7 @@ class Figures:
 
 
 _QUIET_STAGES = ("train", "export", "previews")
-_SHORT = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2"}
+_SHORT = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2", "vae": "vae"}
 
 
 class PlainLines:

@@ -49,7 +49,7 @@ def assemble_autoencoding(
     assert isinstance(recipe.adapter, VaeTraining), "other kinds are put together elsewhere"
     device = accelerator.device
     precision = "fp32" if recipe.training.precision == "fp16" else recipe.training.precision
-    files = open_model(recipe.model)
+    files = open_model(recipe.model, refiner=None)  # either will do: a refiner has the same VAE
     require_fitting_buckets(pictures, files.geometry().size_multiple)
     loading = stage_progress(recorder, stop, "VAE")
     loading(0, 1)

@@ -16,6 +16,7 @@ _COMPATIBLE = (
     "training.lr_schedule.",
     "training.ema.decay",
     "training.optimizer.kind",  # a checkpoint of another kind is refused when it is read
+    "adapter.learning_rate",
     "adapter.unet.learning_rate",
     "adapter.text_encoder.learning_rate",
     "adapter.text_encoder_2.learning_rate",

@@ -11,7 +11,7 @@ from finetune.recipe import Recipe
 from finetune.run.events import Event
 from finetune.run.folder import RunFolder
 
-_NAMES = {"unet": "lr/unet", "text_encoder": "lr/textencoder", "text_encoder_2": "lr/textencoder2"}
+_NAMES = {"unet": "lr/unet", "text_encoder": "lr/textencoder", "text_encoder_2": "lr/textencoder2", "vae": "lr/vae"}
 _AVERAGED_STEPS = 50
 
 
