@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
+from finetune.cli.progress import PlainLines
 from finetune.errors import DataError
 from finetune.model.miniature import Miniature
 from finetune.recipe.vae import VaeLoss
@@ -196,8 +198,10 @@ def test_a_whole_run_draws_reconstructions_and_exports_a_model_that_diffusers_lo
         "export.precision": "fp32",
     }
     recipe = make_recipe(settings)
-    result = train(recipe, plan_pictures(recipe, scan_pictures(recipe)))
+    terminal = StringIO()
+    result = train(recipe, plan_pictures(recipe, scan_pictures(recipe)), listeners=[PlainLines(terminal)])
     assert result.finished
+    assert "lr vae 1.00e-03" in terminal.getvalue()
     checkpoint = load_checkpoint(result.run.checkpoint(3))
     [folder] = result.exports
     loaded = AutoencoderKL.from_pretrained(folder / "vae")
