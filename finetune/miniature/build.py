@@ -80,13 +80,8 @@ def stage_command(stage: Stage, settings: BuildSettings) -> list[str]:
     """Return the command that runs a stage, or goes on with it."""
     folder = settings.folder
     launcher = [sys.executable, "-m"]
-    if settings.num_processes > 1:
-        launcher += [
-            "accelerate.commands.launch",
-            *(["--cpu"] if settings.device == "cpu" else ["--multi_gpu"]),
-            *("--num_processes", str(settings.num_processes), "--num_machines", "1", "--mixed_precision", "no"),
-            *("--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--module"),
-        ]
+    if settings.num_processes > 1:  # `accelerate launch --cpu` starts one process, whatever it is asked for
+        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(settings.num_processes), "-m"]
     command = [
         *launcher,
         *("finetune.cli.main", "train", stage.recipe, f"model.path={folder / stage.model}"),
