@@ -141,6 +141,31 @@ def test_without_batch_terms_a_steps_gradient_is_the_same_however_it_is_cut(make
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-3, atol=1e-6), name
 
 
+def test_checkpointing_saves_memory_and_changes_no_gradient(make_state) -> None:
+    losses, gradients = [], []
+    for checkpointing in (False, True):
+        state = make_state({**VAE, "training.gradient_checkpointing": checkpointing})
+        assert any(getattr(part, "gradient_checkpointing", False) for part in state.task.vae.modules()) == checkpointing
+        state.optimizer.step = lambda *_: None
+        state.optimizer.zero_grad = lambda **_: None
+        losses.append(optimizer_step(state).loss)
+        gradients.append([parameter.grad for parameter in state.parameters.values()])
+    assert losses[0] == losses[1]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp16", None), ("fp32", None)])
+def test_arithmetic_is_the_recipes_but_never_fp16_and_weights_are_float32(make_state, precision, expected) -> None:
+    state = make_state({**VAE, "training.precision": precision})
+    with state.autocast():
+        found = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    assert found == expected
+    assert not state.scaler.is_enabled()
+    assert {parameter.dtype for parameter in state.parameters.values()} == {torch.float32}
+    assert math.isfinite(optimizer_step(state).loss)
+
+
 def test_training_lowers_the_error(make_state, tmp_path) -> None:
     for index, colour in enumerate(["red", "white", "navy", "olive"]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{index}.png")
