@@ -1,4 +1,4 @@
-"""`atelier export`: a run's adapter as files for other programs."""
+"""`atelier export`: what a run has trained, as files for other programs."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
 from finetune.cli.quiet import quiet_libraries
+from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
     from finetune.run.folder import RunFolder
@@ -18,9 +19,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "export",
-        help="export a run's LoRA",
+        help="export what a run has trained",
         description="Write a run's LoRA as files for other programs: kohya (ComfyUI, A1111, Forge, InvokeAI, kohya and "
-        "diffusers read it), diffusers or peft. They go into the run's `exports` folder.",
+        "diffusers read it), diffusers or peft; or the model it trained, as a folder that diffusers loads. They go "
+        "into the run's `exports` folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run's folder")
     parser.add_argument("--step", type=int, help="export the checkpoint of this step; without it, the newest whole one")
@@ -47,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     run_folder = RunFolder.open(Path(arguments.run_folder))
     recipe = load_recipe(str(run_folder.recipe), overrides(arguments))
+    if arguments.format and recipe.adapter.kind != "lora":
+        raise RecipeError(
+            f"--format: {run_folder.path} trained a whole model (adapter.kind: {recipe.adapter.kind}), which is "
+            "exported as a folder in diffusers' layout. Leave --format out"
+        )
     quiet_libraries()
     from finetune.export.run_export import export_run
 
@@ -86,7 +93,6 @@ def find_checkpoint(run_folder: "RunFolder", step: int | None) -> "Checkpoint":
     Raises:
         RecipeError: there is none.
     """
-    from finetune.errors import RecipeError
     from finetune.training.checkpoint import list_checkpoints, load_checkpoint, newest_whole_checkpoint
 
     if step is not None:

@@ -1,4 +1,4 @@
-"""`atelier generate`: pictures from base, base + LoRA and base + LoRA + refiner."""
+"""`atelier generate`: pictures from base, base + LoRA and base + LoRA + refiner, or from a model that was trained."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "generate",
         help="draw pictures",
         description="Draw pictures with a run's LoRA, or with a recipe's model and a LoRA file: without it, with it, "
-        "and through the refiner, from the same noise.",
+        "and through the refiner, from the same noise. A run that trained a whole model draws with that.",
     )
     parser.add_argument("source", metavar="RUN|RECIPE", help="a run's folder, or a recipe whose model is used")
     parser.add_argument("--prompt", action="append", help="what to draw; may be given several times")
@@ -48,20 +48,24 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.source, overrides(arguments))
-    recipe = load_recipe(arguments.source, [*overrides(arguments), prompts_override(recipe, arguments)])
+    model = trained_model(arguments, recipe)
+    chosen = [*overrides(arguments), prompts_override(recipe, arguments)]
+    recipe = load_recipe(arguments.source, chosen if model is None else [*chosen, model_override(model)])
     if not recipe.preview.prompts:
         raise RecipeError("nothing to draw: the recipe has no prompts. Give one with --prompt")
     if not math.isfinite(arguments.strength):
         raise RecipeError(f"--strength: got {arguments.strength}, needs a number, as 0.8")
-    lora, folder = lora_file(arguments, recipe), output_folder(arguments)
+    lora = None if model is not None else lora_file(arguments, recipe)
+    folder = output_folder(arguments)
     quiet_libraries()
     from finetune.preview.generate import generate
 
-    paths = generate(recipe, folder, lora=lora, strength=arguments.strength)
+    paths = generate(recipe, folder, lora=lora, strength=arguments.strength, trained=model is not None)
     if arguments.json:
-        print_json({"lora": None if lora is None else str(lora), "files": [str(path) for path in paths]})
+        shown = {name: None if path is None else str(path) for name, path in (("lora", lora), ("model", model))}
+        print_json({**shown, "files": [str(path) for path in paths]})
     else:
-        print(f"LoRA: {lora or 'none'}")
+        print(f"LoRA: {lora or 'none'}" if model is None else f"model: {model}")
         print("\n".join(str(path) for path in paths))
     return 0
 
@@ -111,6 +115,31 @@ def output_folder(arguments: argparse.Namespace) -> Path:
     root = (source if source.is_dir() else Path()) / "generated"
     taken = [int(path.name) for path in root.glob("*") if path.name.isdigit()] if root.is_dir() else []
     return root / f"{max(taken, default=0) + 1:03d}"
+
+
+def trained_model(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
+    """Return the folder of the model a run has trained, of its last step if exported; None where it trained a LoRA.
+
+    Raises:
+        RecipeError: it is not exported yet.
+    """
+    from finetune.run.folder import RunFolder
+
+    folder = Path(arguments.source)
+    if recipe.adapter.kind == "lora" or arguments.lora is not None or not folder.is_dir():
+        return None
+    run_folder = RunFolder.open(folder)
+    final = run_folder.exports / recipe.name
+    folders = [path.parent for path in run_folder.exports.glob("*/model_index.json") if path.parent.name[0] != "."]
+    exports = [final] if final in folders else sorted(folders)  # names end in the step
+    if not exports:
+        raise RecipeError(f"{folder} has no exported model yet. Type: atelier export {folder}")
+    return exports[-1]
+
+
+def model_override(folder: Path) -> str:
+    """Return the setting that takes a folder as the model."""
+    return "model=" + json.dumps({"kind": "folder", "path": str(folder)})
 
 
 def lora_file(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:

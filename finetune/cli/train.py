@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         return int(stopped.args[0])
     finally:
         listener.close()
+    if not result.is_main_process:
+        return result.exit_code  # the main process speaks for all
     if arguments.json:
         print_json(summary(result))
     else:
@@ -110,13 +112,15 @@ def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
         ]
     prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
     command = command_name()
-    lines += [
-        "",
-        "Next:",
-        f'  {command} generate {result.run.path} --prompt "{prompt}"',
-        f"  {command} export {result.run.path} --format diffusers",
-        f"  {command} recipes list",
-    ]
+    lines += ["", "Next:"]
+    if recipe.preview.prompts or recipe.adapter.kind == "lora":
+        lines.append(f'  {command} generate {result.run.path} --prompt "{prompt}"')
+    if recipe.adapter.kind == "lora":
+        lines.append(f"  {command} export {result.run.path} --format diffusers")
+    else:
+        folder = result.exports[0]
+        lines.append(f"  {command} train RECIPE 'model={{kind: folder, path: {folder}}}'")
+    lines.append(f"  {command} recipes list")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
 
 
-def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float) -> list[Path]:
+def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float, trained: bool = False) -> list[Path]:
     """Draw the recipe's prompts into `folder`, without the LoRA, with it, and refined.
 
     Args:
@@ -30,6 +30,7 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
         folder: where the pictures go; pictures of the same names are replaced.
         lora: a file in kohya's or diffusers' form, or None to draw with the base alone.
         strength: what the LoRA's change is multiplied by.
+        trained: whether the model itself is what was trained.
 
     Returns:
         The files, the wall first.
@@ -60,9 +61,10 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
         weight_dtype=dtype,
         prediction_type=None if objective.prediction_type == "auto" else objective.prediction_type,
         zero_terminal_snr=objective.zero_terminal_snr,
+        has_adapter=not trained,
     )
     with lora_scaled(adapted, strength):
-        return artist.draw(unet, adapted, folder, step=1 if adapted else 0)
+        return artist.draw(unet, adapted, folder, step=1 if adapted or trained else 0)
 
 
 def _refiner_guidance(

@@ -26,8 +26,8 @@ class Export(Settings):
     formats: Annotated[
         tuple[ExportFormat, ...], MinLen(1), Needs("a list of one or more of kohya, diffusers, peft")
     ] = ("kohya",)
-    """kohya is one file for ComfyUI, A1111, Forge, InvokeAI, kohya and diffusers; diffusers and peft are those \
-libraries' own forms."""
+    """Of a LoRA: kohya is one file for ComfyUI, A1111, Forge, InvokeAI, kohya and diffusers; diffusers and peft are \
+those libraries' own forms. A whole model is always a folder in diffusers' layout."""
     precision: Literal["fp16", "bf16", "fp32"] = "fp16"
     """The number format of the exported weights; fp16 is what most programs expect."""
     title: Text = ""

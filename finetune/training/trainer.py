@@ -43,12 +43,14 @@ class TrainResult:
         finished: whether the last step was taken.
         exit_code: 0, or 130 or 143 where a signal stopped it.
         exports: the files it wrote, where it finished.
+        is_main_process: whether this process is the one that wrote the run.
     """
 
     run: RunFolder
     finished: bool
     exit_code: int
     exports: tuple[Path, ...] = ()
+    is_main_process: bool = True
 
 
 def train(
@@ -99,7 +101,7 @@ def _train_as_follower(
         if checkpoint is not None:
             restore_state(state, checkpoint)
     finished = training_loop(state, Follower(stop))
-    return TrainResult(run, finished, stop.exit_code)
+    return TrainResult(run, finished, stop.exit_code, is_main_process=False)
 
 
 @contextmanager

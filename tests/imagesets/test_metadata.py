@@ -92,6 +92,21 @@ def test_names_that_stay_inside_are_brought_to_one_form(name: str, normal: str) 
     assert line == MetadataLine(1, normal, "x")
 
 
+@pytest.mark.parametrize(("given_score", "score"), [(7, 7.0), (0, 0.0), (10, 10.0), (6.25, 6.25), (None, None)])
+def test_a_line_may_give_a_score(given_score: float | None, score: float | None) -> None:
+    (line,) = parse_metadata(lines({"file_name": "a.png", "aesthetic_score": given_score}))
+    assert line == MetadataLine(1, "a.png", None, score)
+    assert line.aesthetic_score is None or type(line.aesthetic_score) is float
+
+
+@pytest.mark.parametrize("given_score", [-0.1, 10.5, "7", True, [7], float("nan"), float("inf")])
+def test_a_score_that_is_none_is_refused(given_score: object) -> None:
+    (line,) = parse_metadata(lines({"file_name": "a.png", "aesthetic_score": given_score}))
+    assert line.problem is not None
+    assert line.problem.startswith("gives 'a.png' an \"aesthetic_score\" of ")
+    assert line.problem.endswith("needs a number from 0 to 10")
+
+
 @given(st.binary(max_size=100))
 def test_no_content_makes_the_reader_stumble(content: bytes) -> None:
     for line in parse_metadata(content):

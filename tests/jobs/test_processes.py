@@ -1,8 +1,11 @@
 """Two processes train what one trains: `accelerate launch` shares the same plan and the same draws."""
 
+import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +41,29 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_whole_model_to_the_same_bits_as_each_other(job) -> None:
+    """An epoch of 3 steps whose last has fewer batches: a process without one takes part with zeros."""
+    settings = ["adapter={kind: full, unet: {learning_rate: 1e-4}}", "training.steps=4", "training.ema.decay=0.9"]
+    script = [str(Path(__file__).parent / "ranks.py"), str(job.recipe), *settings]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    [alone] = ranks([sys.executable, *script])
+    one, other = ranks([sys.executable, *launch, *script])
+    assert (one.pop("rank"), other.pop("rank")) == (0, 1)
+    assert one == other
+    assert (one["processes"], alone["processes"]) == (2, 1)
+    assert one["parameters"] != one["averages"]
+    assert one["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+    assert one["grad_norms"] == pytest.approx(alone["grad_norms"], rel=1e-2)
+
+
+def ranks(command: list[str]) -> list[dict[str, Any]]:
+    """Run a command and return what each process printed, by rank."""
+    finished = subprocess.run(
+        command, capture_output=True, text=True, env=child_environment(), timeout=300, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    lines = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    return sorted(lines, key=lambda line: line["rank"])

@@ -43,6 +43,13 @@ CASES = [
     ("training: {steps: 100}", None),
     ("training: {optimizer: {kind: prodigy}}", "adapter.unet.learning_rate: 0.0001 is a factor with kind: prodigy"),
     ("training: {optimizer: {kind: prodigy}}\nadapter: {unet: {learning_rate: 1.0}}", None),
+    ("adapter: {kind: full}", None),
+    ("adapter: {kind: full}\nexport: {formats: [peft]}", "export.formats: has no effect with adapter.kind: full"),
+    ("adapter: {kind: full}\nexport: {precision: bf16}", None),
+    (
+        "training: {steps: 10}\nadapter: {kind: full, text_encoder: {stop_after_steps: 12}}",
+        "adapter.text_encoder.stop_after_steps: 12 has no effect with training.steps 10",
+    ),
     ("adapter: {kind: vae}\npreview: {every_steps: 10}", None),
     ("adapter: {kind: vae}\npreview: {prompts: [a]}", "preview.prompts: has no effect with adapter.kind: vae"),
     ("adapter: {kind: vae}\nrefiner: {kind: hub, id: a/c}", "refiner: has no effect with adapter.kind: vae"),
