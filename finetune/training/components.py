@@ -212,6 +212,9 @@ def free_weights(model: nn.Module) -> None:
     model.requires_grad_(requires_grad=True)
     if isinstance(model, UNet2DConditionModel):
         model.to(memory_format=torch.channels_last)  # its convolutions are faster so: 1.2 times on a CPU (measured)
+    for parameter in model.parameters():
+        # Out of the mapped file, where weights lie at odd places, which is slow, and end with the file.
+        parameter.data = parameter.data.clone()
 
 
 def prepare_for_training(recipe: Recipe, unet: UNet2DConditionModel, stack: TextStack | None) -> None:

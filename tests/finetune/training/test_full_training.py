@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from finetune.export.folder import export_folder
+from finetune.model.files import DiffusersFolder
 from finetune.model.miniature import Miniature
 from finetune.training.checkpoint import load_checkpoint, save_checkpoint
 from finetune.training.loop import optimizer_step
@@ -61,6 +63,15 @@ def test_lower_precision_rules_the_arithmetic_and_not_the_weights(make_state):
             assert torch.equal(state.parameters[f"{name}.{key}"], value)
     optimizer_step(state)
     assert all(parameter.isfinite().all() for parameter in state.parameters.values())
+
+
+def test_weights_are_taken_out_of_the_file(make_state, tmp_path):
+    """A mapped weight lies wherever its file has it; torch's own memory begins at multiples of 64 bytes."""
+    [folder] = export_folder(Miniature(), {}, tmp_path / "model", precision="fp32")
+    settings = full("unet", "text_encoder", model={"kind": "folder", "path": str(folder)})
+    mapped = DiffusersFolder(folder).load_unet(torch.float32)
+    assert any(parameter.data_ptr() % 64 for parameter in mapped.parameters()), "else this would prove nothing"
+    assert not any(parameter.data_ptr() % 64 for parameter in make_state(settings).parameters.values())
 
 
 def test_convolutions_lie_channels_last_in_the_unet_and_in_the_optimizer(make_state, tmp_path):
