@@ -20,7 +20,8 @@ from finetune.recipe import (
 from finetune.recipe.schema import HubModel
 
 FILES = sorted((shipped_root() / "recipes").rglob("*.yaml"))
-RECIPES = [path for path in FILES if path.parent.name != "hardware"]
+RECIPES = [path for path in FILES if path.parent.name == "recipes"]
+STAGES = [path for path in FILES if path.parent.name == "miniature"]
 PROFILES = [path for path in FILES if path.parent.name == "hardware"]
 
 
@@ -33,7 +34,8 @@ def head_of(path: Path) -> str:
 def test_the_glob_finds_what_ships() -> None:
     assert [path.stem for path in RECIPES] == ["character", "object", "quickstart", "style"]
     assert {path.stem for path in PROFILES} == {"8gb", "12gb", "16gb", "24gb"}
-    assert {shipped.path for shipped in shipped_recipes()} == set(RECIPES)
+    assert [path.stem for path in STAGES] == ["base-1", "base-2", "base-3", "refiner", "vae"]
+    assert {shipped.path for shipped in shipped_recipes()} == {*RECIPES, *STAGES}
     assert {shipped.path for shipped in shipped_profiles()} == set(PROFILES)
 
 
@@ -46,6 +48,16 @@ def test_a_recipe_is_valid_and_every_setting_has_an_effect(path: Path) -> None:
     assert recipe.preview.prompts
     assert recipe.refiner is not None
     assert recipe_warnings(recipe) == []
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+def test_a_stage_of_the_miniature_is_valid_and_stands_for_itself(path: Path) -> None:
+    recipe = load_recipe(f"miniature/{path.stem}")
+    assert recipe.name == path.stem
+    assert recipe.purpose.endswith(".")
+    assert recipe.adapter.kind == ("vae" if path.stem == "vae" else "full")
+    assert recipe_warnings(recipe) == []
+    assert "atelier miniature build" in head_of(path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
