@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
@@ -117,15 +118,16 @@ def encode_pictures(
     files: ModelFiles,
     pictures: TrainingPictures,
     dtype: torch.dtype,
-    device: torch.device,
+    accelerator: Accelerator,
     progress: Progress,
 ) -> PictureEncoder:
-    """Load the VAE and, where latents are cached, encode every picture.
+    """Load the VAE and, where latents are cached, encode every picture; several processes share the work.
 
     Raises:
         DataError: a bucket is not a multiple of what the VAE and the U-Net need.
         RecipeError: caching was demanded and cannot be done.
     """
+    device = accelerator.device
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
     wish = recipe.training.cache_latents
     if not pictures.has_finite_frames:
@@ -140,7 +142,7 @@ def encode_pictures(
     if wish == "never" or (wish == "auto" and not fits):
         return PictureEncoder(vae, None)
     cache = LatentCache()
-    cache.fill(vae, wanted, progress)
+    cache.fill_together(vae, wanted, progress, accelerator)
     return PictureEncoder(vae, cache)
 
 

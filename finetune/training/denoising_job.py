@@ -68,7 +68,7 @@ def assemble_denoising(
     progress = stage_progress(recorder, stop, "captions")
     text = encode_text(recipe, files, captions, requests, dtype, device, progress)
     refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
-    latents = encode_pictures(recipe, files, pictures, dtype, device, stage_progress(recorder, stop, "latents"))
+    latents = encode_pictures(recipe, files, pictures, dtype, accelerator, stage_progress(recorder, stop, "latents"))
 
     loading = stage_progress(recorder, stop, "U-Net")
     loading(0, 1)

@@ -4,11 +4,14 @@ Latents are addressed by content: the picture's hash, its frame, the VAE. They a
 needs only the same key. Text is addressed by the caption as it is encoded.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import psutil
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL
+from torch.distributed import broadcast
 
 from finetune.errors import DataError, DivergedError
 from finetune.model.frozen_text import Progress
@@ -59,6 +62,31 @@ class LatentCache:
             if key not in self._moments:
                 self._moments[key] = picture_moments(vae, sample, frame)
         progress(len(wanted), len(wanted))
+
+    def fill_together(
+        self, vae: AutoencoderKL, wanted: Sequence[tuple[Sample, Frame]], progress: Progress, accelerator: Accelerator
+    ) -> None:
+        """Do as `fill`, every process a part of the work; then each has all. One process alone just fills."""
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        self.fill(vae, wanted[rank::processes], progress)
+        if processes == 1:
+            return
+        channels, factor = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+        for source in range(processes):
+            part = wanted[source::processes]
+            shapes = [(2, channels, *(side // factor for side in frame.target_size)) for _, frame in part]
+            if source == rank:
+                moments = [self(sample, frame) for sample, frame in part]
+                flat = torch.cat([torch.empty(0), *(torch.stack([m.mean, m.std]).flatten() for m in moments)])
+            else:
+                flat = torch.empty(sum(math.prod(shape) for shape in shapes))
+            flat = flat.to(accelerator.device)
+            broadcast(flat, source)
+            for (sample, frame), shape, values in zip(
+                part, shapes, flat.cpu().split([math.prod(shape) for shape in shapes]), strict=True
+            ):
+                mean, std = values.view(shape)
+                self._moments[sample.sha256, frame] = LatentMoments(mean.clone(), std.clone())
 
     def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
         """Return the moments of a picture that `fill` has encoded."""
