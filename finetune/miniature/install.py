@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 from finetune.errors import AtelierError
+from finetune.export.write import write_safetensors
 
 MAX_BYTES = {"base": 20_000_000, "refiner": 16_000_000}
 """How large each may be as it ships."""
@@ -53,5 +54,4 @@ def _write_half(source: Path, target: Path) -> None:
     }
     if not all(value.isfinite().all() for value in tensors.values() if value.is_floating_point()):
         raise AtelierError(f"{source} has numbers that are not finite in fp16")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, target, metadata={"format": "pt"})
+    write_safetensors(target, tensors, {"format": "pt"})
