@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Colour = tuple[int, int, int]
-Floats = npt.NDArray[np.float64]
+from imagesets.world.palette import COLOURS, GROUNDS, Floats
+from imagesets.world.shapes import polygon
 
-ORANGE: Colour = (240, 128, 32)
-BLUE: Colour = (36, 84, 200)
-GROUNDS: dict[str, Colour] = {"white": (246, 246, 242), "black": (22, 22, 26), "grey": (140, 142, 146)}
 _SUPERSAMPLING = 4
 
 
@@ -50,19 +46,7 @@ def star_distance(y: Floats, x: Floats, radius: float) -> Floats:
     """Return the signed distance, negative inside, to a five-pointed star around the origin with a point upwards."""
     angles = np.pi / 2 + np.arange(10) * np.pi / 5
     radii = np.where(np.arange(10) % 2 == 0, radius, radius * 0.42)
-    corners = np.stack([-radii * np.sin(angles), radii * np.cos(angles)], axis=1)  # (10, 2), y downwards
-    points = np.stack([y, x], axis=-1)
-    nearest = np.full(y.shape, np.inf)
-    inside = np.zeros(y.shape, dtype=bool)
-    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        edge = end - start
-        share = np.clip(((points - start) @ edge) / (edge @ edge), 0.0, 1.0)
-        nearest = np.minimum(nearest, np.linalg.norm(points - start - share[..., None] * edge, axis=-1))
-        crosses = (start[0] > y) != (end[0] > y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            at = start[1] + (y - start[0]) / (end[0] - start[0]) * (end[1] - start[1])
-        inside ^= crosses & (x < at)
-    return np.where(inside, -nearest, nearest)
+    return polygon(y, x, np.stack([-radii * np.sin(angles), radii * np.cos(angles)], axis=1))  # (10, 2), y downwards
 
 
 def render(picture: Picture) -> Image.Image:
@@ -78,8 +62,8 @@ def render(picture: Picture) -> Image.Image:
     stripes = np.floor((turned_y + turned_x) / (radius * 0.34)).astype(int) % 2 == 0
     pixels = np.empty((height, width, 3))
     pixels[:] = GROUNDS[picture.ground]
-    pixels[inside & stripes] = ORANGE
-    pixels[inside & ~stripes] = BLUE
+    pixels[inside & stripes] = COLOURS["orange"]
+    pixels[inside & ~stripes] = COLOURS["blue"]
     blocks = pixels.reshape(picture.size[0], _SUPERSAMPLING, picture.size[1], _SUPERSAMPLING, 3)
     return Image.fromarray(blocks.mean(axis=(1, 3)).round().astype(np.uint8))
 

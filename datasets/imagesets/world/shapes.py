@@ -22,14 +22,14 @@ def square(y: Floats, x: Floats) -> Floats:
 
 def triangle(y: Floats, x: Floats) -> Floats:
     """Return the distance to a triangle with one corner up, moved so that its bounding box is centred."""
-    return _polygon(y, x, np.array([[-0.94, 0.0], [0.86, 1.04], [0.86, -1.04]]))
+    return polygon(y, x, np.array([[-0.94, 0.0], [0.86, 1.04], [0.86, -1.04]]))
 
 
 def star(y: Floats, x: Floats) -> Floats:
     """Return the distance to a five-pointed star with a point up."""
     angles = np.pi / 2 + np.arange(10) * np.pi / 5
     radii = np.where(np.arange(10) % 2 == 0, 1.15, 1.15 * 0.44)
-    return _polygon(y, x, np.stack([-radii * np.sin(angles) + 0.08, radii * np.cos(angles)], axis=1))
+    return polygon(y, x, np.stack([-radii * np.sin(angles) + 0.08, radii * np.cos(angles)], axis=1))
 
 
 def ring(y: Floats, x: Floats) -> Floats:
@@ -57,7 +57,7 @@ def _box(y: Floats, x: Floats, half_height: float, half_width: float) -> Floats:
     return np.hypot(np.maximum(dy, 0.0), np.maximum(dx, 0.0)) + np.minimum(np.maximum(dy, dx), 0.0)
 
 
-def _polygon(y: Floats, x: Floats, corners: Floats) -> Floats:
+def polygon(y: Floats, x: Floats, corners: Floats) -> Floats:
     """Return the distance to a closed polygon of corners (N, 2) as (y, x): even-odd inside, nearest edge."""
     nearest = np.full(y.shape, np.inf)
     inside = np.zeros(y.shape, dtype=bool)
