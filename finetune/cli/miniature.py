@@ -48,6 +48,9 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument(
         "--report", type=Path, default=None, metavar="FOLDER", help="write miniature.md and its pictures"
     )
+    check.add_argument(
+        "--card", type=Path, default=None, metavar="FOLDER", help="write the model card, from the build in FOLDER"
+    )
     check.add_argument("--model", type=Path, default=None, metavar="FOLDER", help="another base than the shipped one")
     check.add_argument("--refiner", type=Path, default=None, metavar="FOLDER", help="another refiner")
     check.add_argument(
@@ -90,13 +93,23 @@ def run_check(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         with studio:
             effects = measure_effects(studio, families, lambda text: print(text, file=sys.stderr, flush=True))
+    if arguments.report is not None:
+        from finetune.miniature.effects.facts import measuring_facts
+        from finetune.miniature.effects.report import write_report
+
+        facts = measuring_facts(command_line(arguments), base, refiner, effects.seconds)
+        print(f"report: {write_report(arguments.report, effects, facts)}", file=sys.stderr)
+    if arguments.card is not None:
+        from finetune.miniature.effects.card import write_card
+
+        print(f"card: {write_card(arguments.card, effects.rows, base.parent)}", file=sys.stderr)
     if arguments.json:
         print_json({
             "holds": effects.all_hold,
             "seconds": round(effects.seconds, 1),
             "prompts": arguments.prompts,
             "rows": [row.plain() for row in effects.rows],
-            "plots": [plot.plain() for plot in effects.plots],
+            "plots": [plot.plain() for found in effects.found.values() for plot in found.plots],
         })  # fmt: skip
     else:
         from rich.console import Console
@@ -108,6 +121,14 @@ def run_check(arguments: argparse.Namespace) -> int:
         says = "Every row holds." if effects.all_hold else f"{failed} of {len(effects.rows)} rows do not hold."
         print(f"{says} {format_duration(effects.seconds)}")
     return 0 if effects.all_hold else 1
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """Return what measures the same again."""
+    words = ["atelier miniature check"]
+    if arguments.rows is not None:
+        words.append(f"--rows {arguments.rows}")
+    return " ".join([*words, f"--prompts {arguments.prompts} --seed {arguments.seed}"])
 
 
 def require_extra() -> None:

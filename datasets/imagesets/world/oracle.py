@@ -119,8 +119,9 @@ def read_stripes(pixels: npt.NDArray[np.uint8]) -> StripesReading | None:
     _, parts = find_parts(lab)
     if not parts:
         return None
-    names = [nearest_name(pixel, COLOURS) for pixel in lab[parts[0]]]
-    shares = {name: names.count(name) / len(names) for name in STRIPES}
+    table = to_lab(np.array(list(COLOURS.values())))  # (colours, 3)
+    nearest = np.linalg.norm(lab[parts[0]][:, None] - table, axis=-1).argmin(axis=1)
+    shares = {name: float((nearest == list(COLOURS).index(name)).mean()) for name in STRIPES}
     cut = _cut_out(parts[0])
     star = max(_overlap(cut, "star", turn) for turn in _STAR_TURNS)
     other = max(_overlap(cut, name) for name in SHAPES if name != "star")

@@ -11,7 +11,7 @@ from pathlib import Path
 from finetune.miniature.effects.asking import Ask, with_ground
 from finetune.miniature.effects.intervals import Interval, mean_interval
 from finetune.miniature.effects.measures import brightness
-from finetune.miniature.effects.rows import Findings, Grid, Pixels, Row
+from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Row
 from finetune.miniature.effects.studio import Studio
 from finetune.recipe import load_recipe
 from imagesets.world.photos import write_photos
@@ -21,7 +21,6 @@ BATCH_SIZE = 16
 LEARNING_RATE = 3e-4
 _NUM_PHOTOS = 1200
 _PHOTOS_SEED = 978
-_SHOWN = 10
 
 
 def measure_offset_noise(studio: Studio) -> Findings:
@@ -82,7 +81,7 @@ def _compared(
     wider = [(b - a) - (d - c) for a, b, c, d in zip(black, white, other_black, other_white, strict=True)]
     labels = ("with, black", "with, white", "without, black", "without, white")
     shown: list[tuple[str, Sequence[Pixels]]] = [
-        (label, pictures[:_SHOWN]) for label, pictures in zip(labels, drawn, strict=True)
+        (label, pictures[:SHOWN]) for label, pictures in zip(labels, drawn, strict=True)
     ]
     return mean_interval(wider), shown
 

@@ -9,7 +9,7 @@ from finetune.miniature.effects.contents import compare
 from finetune.miniature.effects.drawing import SQUARE
 from finetune.miniature.effects.intervals import Interval, mean_interval, ratio_interval, slope_interval, wilson
 from finetune.miniature.effects.measures import read_all, sharpness
-from finetune.miniature.effects.rows import Findings, Grid, Pixels, Plot, Row, Series
+from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row
 from finetune.miniature.effects.studio import Studio
 from finetune.recipe import load_recipe
 from finetune.recipe.schema import ListedBuckets
@@ -24,7 +24,6 @@ LONG_ORIGINALS: dict[str, Size] = {"top": (96, 64), "left": (64, 96)}
 MIN_SLOPE = 0.5
 MAX_OFF_CENTRE_PX = 2.0
 MAX_BUCKET_LOSS = 0.05
-_SHOWN = 10
 
 
 def measure_original_size(studio: Studio) -> Findings:
@@ -58,7 +57,7 @@ def measure_original_size(studio: Studio) -> Findings:
         "sharpness against the smallest",
         [series],
     )
-    shown = [(f"{side} x {side}", pictures[:_SHOWN]) for side, pictures in zip(ORIGINAL_SIDES, drawn, strict=True)]
+    shown = [(f"{side} x {side}", pictures[:SHOWN]) for side, pictures in zip(ORIGINAL_SIDES, drawn, strict=True)]
     return Findings(
         [row], [plot], [Grid("original-size", "The same prompts and noise, told five original sizes", shown)]
     )
@@ -101,7 +100,7 @@ def measure_crop(studio: Studio) -> Findings:
         )
         places = [expected_centre(original, SQUARE, cut)[axis] for cut in cuts]
         series.append(Series(f"crop {name}", places, [mean for mean, _ in means], [interval for _, interval in means]))
-        shown = [(f"{name} {offset}", pictures[:_SHOWN]) for offset, pictures in zip(OFFSETS, drawn, strict=True)]
+        shown = [(f"{name} {offset}", pictures[:SHOWN]) for offset, pictures in zip(OFFSETS, drawn, strict=True)]
         title = f"Told cuts of a {'tall' if axis == 0 else 'wide'} photo, {original[0]} x {original[1]}, into a square"
         findings.grids.append(Grid(f"crop-{name}", title, shown))
     line = Series("geometry", (16.0, 48.0), (16.0, 48.0))
@@ -162,19 +161,21 @@ def measure_buckets(studio: Studio) -> Findings:
     series = []
     for name, what in (("colour", "colour"), ("whole", "things not cut off")):
         rates = np.array([[getattr(hit, name) for hit in one] for one in found], dtype=np.float64)
-        losses = [mean_interval(rate - rates[0]) for rate in rates[1:]]
-        worst = min(range(len(losses)), key=lambda index: losses[index][0])
-        mean, interval = losses[worst]
-        height, width = sizes[worst + 1]
-        effect = f"buckets, {what}: the worst ({height} x {width}) against the square"
-        bar = f"at least {-100 * MAX_BUCKET_LOSS:.0f} points"
-        findings.rows.append(Row("buckets", effect, mean, interval, "points", bar, mean >= -MAX_BUCKET_LOSS, len(asks)))
+        worst = 1 + int(np.argmin(rates[1:].mean(axis=1)))
+        height, width = sizes[worst]
+        findings.rows.append(
+            difference_row(
+                "buckets", f"buckets, {what}: the worst ({height} x {width}) against the square",
+                rates[worst], rates[0], bar=f"at least {-100 * MAX_BUCKET_LOSS:.0f} points",
+                holds=lambda change, _: change >= -MAX_BUCKET_LOSS,
+            )
+        )  # fmt: skip
         intervals = [wilson(int(rate.sum()), len(rate)) for rate in rates]
         series.append(Series(what, range(len(sizes)), [float(rate.mean()) for rate in rates], intervals))
     ticks = {float(index): f"{height} x {width}" for index, (height, width) in enumerate(sizes)}
     findings.plots.append(
         Plot("buckets", "Every bucket", "bucket, height x width", "share of pictures", series, ticks, bars=True)
     )
-    lines = [(f"{height} x {width}", pictures[:_SHOWN]) for (height, width), pictures in zip(sizes, drawn, strict=True)]
+    lines = [(f"{height} x {width}", pictures[:SHOWN]) for (height, width), pictures in zip(sizes, drawn, strict=True)]
     findings.grids.append(Grid("buckets", "The same prompts in every bucket", lines))
     return findings

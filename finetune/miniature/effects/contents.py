@@ -13,15 +13,15 @@ import torch
 
 from finetune.miniature.effects.asking import Ask
 from finetune.miniature.effects.drawing import SQUARE, load_base, to_pixels
-from finetune.miniature.effects.intervals import mean_interval, wilson
+from finetune.miniature.effects.intervals import wilson
 from finetune.miniature.effects.measures import Hits, has_both_colours, has_relation, hits, read_all
-from finetune.miniature.effects.rows import Findings, Grid, Pixels, Plot, Row, Series, rate_row
+from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row, rate_row
 from finetune.miniature.effects.studio import Studio
 from imagesets.world.oracle import Reading
+from imagesets.world.palette import GROUNDS
 from imagesets.world.render import render_scene
 
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.0)
-_SHOWN = 10
 
 
 def measure_oracle(studio: Studio) -> Findings:
@@ -42,7 +42,7 @@ def measure_oracle(studio: Studio) -> Findings:
     for name in ("colour", "shape"):
         effect = f"the oracle on the VAE's reconstructions, {name}"
         rows.append(rate_row("oracle", effect, [getattr(hit, name) for hit in found], at_least=0.97))
-    shown = [("true", pictures[:_SHOWN]), ("through the VAE", decoded[:_SHOWN])]
+    shown = [("true", pictures[:SHOWN]), ("through the VAE", decoded[:SHOWN])]
     return Findings(rows, grids=[Grid("reconstructions", "True pictures and what the VAE makes of them", shown)])
 
 
@@ -77,9 +77,11 @@ def measure_one_thing(studio: Studio) -> Findings:
         rate_row("one", "shape of one thing (chance: 17 %)", [hit.shape for hit in found], at_least=0.85),
         rate_row("one", "ground", [hit.ground for hit in found], at_least=0.95),
     ]
-    shown = [(ask.prompt.removesuffix(" background"), picture) for ask, picture in zip(asks, pictures, strict=True)]
-    lines = [("", [picture for _, picture in shown[start : start + _SHOWN]]) for start in range(0, 30, _SHOWN)]
-    return Findings(rows, grids=[Grid("one-thing", "One thing: the first prompts of the measurement", lines)])
+    lines = []
+    for ground in GROUNDS:
+        chosen = [picture for ask, picture in zip(asks, pictures, strict=True) if ask.scene.ground == ground]
+        lines.append((ground, chosen[:SHOWN]))
+    return Findings(rows, grids=[Grid("one-thing", "One thing, the first prompts on each ground", lines)])
 
 
 def measure_two_things(studio: Studio) -> Findings:
@@ -98,7 +100,7 @@ def measure_two_things(studio: Studio) -> Findings:
     lines = []
     for relation in ("above", "below", "left of", "right of"):
         chosen = [picture for ask, picture in zip(asks, pictures, strict=True) if ask.scene.relation == relation]
-        lines.append((relation, chosen[:_SHOWN]))
+        lines.append((relation, chosen[:SHOWN]))
     return Findings(rows, grids=[Grid("two-things", "Two things, by the word between them", lines)])
 
 
@@ -112,16 +114,18 @@ def measure_guidance(studio: Studio) -> Findings:
     without, usual = found[0], found[GUIDANCES.index(5.0)]
     for name in ("colour", "shape"):
         rates = [[getattr(hit, name) for hit in one] for one in found]
-        pairs = [float(getattr(a, name)) - float(getattr(b, name)) for a, b in zip(usual, without, strict=True)]
-        mean, interval = mean_interval(pairs)
-        effect = f"guidance 5 against none, {name}"
-        rows.append(Row("guidance", effect, mean, interval, "points", "above 0", mean > 0, len(asks)))
+        rows.append(
+            difference_row(
+                "guidance", f"guidance 5 against none, {name}", [getattr(hit, name) for hit in usual],
+                [getattr(hit, name) for hit in without], bar="above 0", holds=lambda change, _: change > 0,
+            )
+        )  # fmt: skip
         intervals = [wilson(sum(hit), len(hit)) for hit in rates]
         series.append(Series(name, GUIDANCES, [float(np.mean(hit)) for hit in rates], intervals))
     plot = Plot(
         "guidance", "Guidance: how often a prompt is followed", "guidance scale", "share of pictures", series
     )  # fmt: skip
-    lines = [(f"guidance {guidance:g}", pictures[:_SHOWN]) for guidance, pictures in zip(GUIDANCES, drawn, strict=True)]
+    lines = [(f"guidance {guidance:g}", pictures[:SHOWN]) for guidance, pictures in zip(GUIDANCES, drawn, strict=True)]
     return Findings(rows, [plot], [Grid("guidance", "The same prompts and noise at five guidance scales", lines)])
 
 

@@ -28,6 +28,18 @@ def wilson(num_hits: int, num_trials: int) -> Interval:
     )
 
 
+def paired_interval(hits: Numbers, references: Numbers) -> Interval:
+    """Return the interval of the difference of two rates over the same trials (Agresti & Min 2005, section 2.3).
+
+    Half a trial is added to each of the four cells, so that it has a width also where no trial differs.
+    """
+    pairs = np.asarray(hits, dtype=np.float64) - np.asarray(references, dtype=np.float64)
+    won, lost, count = float((pairs > 0).sum()) + 0.5, float((pairs < 0).sum()) + 0.5, len(pairs) + 2.0
+    middle = (won - lost) / count
+    half = _Z * math.sqrt((won + lost) - (won - lost) ** 2 / count) / count
+    return (max(-1.0, middle - half), min(1.0, middle + half))
+
+
 def mean_interval(values: Numbers) -> tuple[float, Interval]:
     """Return the mean of independent values and Student's interval of it; infinite below two values."""
     array = np.asarray(values, dtype=np.float64)

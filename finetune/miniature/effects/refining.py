@@ -8,7 +8,7 @@ from finetune.miniature.effects.drawing import SWITCH_AT, Batch
 from finetune.miniature.effects.held_out import HeldOut, held_out_errors
 from finetune.miniature.effects.intervals import mean_interval, ratio_interval
 from finetune.miniature.effects.measures import outline_darkness, sharpness
-from finetune.miniature.effects.rows import Findings, Grid, Pixels, Plot, Row, Series
+from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row
 from finetune.miniature.effects.studio import Studio
 
 TIMESTEPS = ((0, 50), (50, 100), (100, 150), (150, 200))
@@ -16,8 +16,6 @@ AESTHETIC_SCORES = (2.5, 4.0, 5.0, 6.0, 7.5)
 USUAL_SCORE = 6.0
 MAX_LOSS = 0.02
 """How much of a rate the hand-over may lose at most: what two of a hundred pictures are."""
-
-_SHOWN = 10
 
 
 def measure_refiner(studio: Studio) -> Findings:
@@ -45,12 +43,14 @@ def measure_refiner(studio: Studio) -> Findings:
     effect = f"hand-over at {SWITCH_AT}: sharpness of edges against the base alone"
     findings.rows.append(Row("refiner", effect, ratio, interval, "times", "above 1 times", ratio > 1.0, len(kept)))
     for name in ("colour", "shape"):
-        pairs = [float(getattr(b, name)) - float(getattr(a, name)) for a, b in zip(before, after, strict=True)]
-        change, interval = mean_interval(pairs)
-        effect = f"hand-over at {SWITCH_AT}: {name} against the base alone"
-        bar = f"at least {-100 * MAX_LOSS:.0f} points"
-        findings.rows.append(Row("refiner", effect, change, interval, "points", bar, change >= -MAX_LOSS, len(asks)))
-    shown = [("base alone", base_pictures[:_SHOWN]), ("base, then refiner", pictures[:_SHOWN])]
+        findings.rows.append(
+            difference_row(
+                "refiner", f"hand-over at {SWITCH_AT}: {name} against the base alone",
+                [getattr(hit, name) for hit in after], [getattr(hit, name) for hit in before],
+                bar=f"at least {-100 * MAX_LOSS:.0f} points", holds=lambda change, _: change >= -MAX_LOSS,
+            )
+        )  # fmt: skip
+    shown = [("base alone", base_pictures[:SHOWN]), ("base, then refiner", pictures[:SHOWN])]
     findings.grids.append(Grid("refiner", f"The last {1 - SWITCH_AT:.0%} by the refiner", shown))
     return findings
 
@@ -85,7 +85,7 @@ def measure_aesthetic_score(studio: Studio) -> Findings:
         "darkness of the outline, 0 fill to 1 black",
         [series],
     )
-    shown = [(f"score {score:g}", [drawn[score][index] for index in chosen[:_SHOWN]]) for score in AESTHETIC_SCORES]
+    shown = [(f"score {score:g}", [drawn[score][index] for index in chosen[:SHOWN]]) for score in AESTHETIC_SCORES]
     return Findings([row], [plot], [Grid("aesthetic-score", "The same latents finished with five scores", shown)])
 
 

@@ -1,16 +1,21 @@
 """What a measurement leaves behind: rows of the table, plots and grids of pictures, all as plain data."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.miniature.effects.intervals import Interval, Numbers, mean_interval, wilson
+from finetune.miniature.effects.intervals import Interval, Numbers, paired_interval, wilson
 
 Pixels = npt.NDArray[np.uint8]
+
+Verdict = Callable[[float, Interval], bool]
+
+SHOWN = 8
+"""Pictures in a line of a grid."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,7 @@ class Plot:
     y_label: str
     series: Sequence[Series]
     ticks: Mapping[float, str] | None = None
-    level: float | None = None
-    level_label: str = ""
     bars: bool = False
-    logarithmic_x: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Return the plot's numbers as JSON can hold them."""
@@ -121,13 +123,23 @@ def rate_row(family: str, effect: str, hits: Numbers, *, at_least: float | None 
     return Row(family, effect, rate, wilson(num_hits, count), "%", bar, holds, count)
 
 
-def difference_row(family: str, effect: str, hits: Numbers, references: Numbers, *, at_least: float | None) -> Row:
-    """Return the row of a difference of two paired rates; its bar is in shares, such as -0.05."""
+def difference_row(
+    family: str, effect: str, hits: Numbers, references: Numbers, *, bar: str = "", holds: Verdict | None = None
+) -> Row:
+    """Return the row of a difference of two rates over the same prompts and noise.
+
+    Args:
+        family: the row's.
+        effect: the row's.
+        hits: whether each picture is right.
+        references: whether each is right in what it is compared with.
+        bar: in words.
+        holds: decides from (the difference, its interval) whether the bar is reached; None asks for nothing.
+    """
     pairs = np.asarray(hits, dtype=np.float64) - np.asarray(references, dtype=np.float64)
-    mean, interval = mean_interval(pairs)
-    bar = "" if at_least is None else f"at least {100 * at_least:+.0f} points"
+    mean, interval = float(pairs.mean()), paired_interval(hits, references)
     return Row(
-        family, effect, mean, interval, "points", bar, None if at_least is None else mean >= at_least, len(pairs)
+        family, effect, mean, interval, "points", bar, None if holds is None else holds(mean, interval), len(pairs)
     )
 
 

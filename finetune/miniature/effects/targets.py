@@ -4,12 +4,11 @@ from finetune.miniature.effects.conditions import buckets
 from finetune.miniature.effects.contents import compare
 from finetune.miniature.effects.held_out import HeldOut, held_out_errors
 from finetune.miniature.effects.intervals import mean_interval
-from finetune.miniature.effects.rows import Findings, Grid, Row
+from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Row
 from finetune.miniature.effects.studio import Studio
 
 TIMESTEPS = ((0, 200), (200, 400), (400, 600), (600, 800), (800, 1000))
 LONG_BUCKET = (48, 96)
-_SHOWN = 10
 
 
 def measure_target_size(studio: Studio) -> Findings:
@@ -30,7 +29,7 @@ def measure_target_size(studio: Studio) -> Findings:
     loss, interval = mean_interval([b - a for a, b in zip(*overlaps, strict=True)])
     effect = f"target size exchanged at {LONG_BUCKET[0]} x {LONG_BUCKET[1]}: how well a thing fills its shape"
     findings.rows.append(Row("target", effect, loss, interval, "points", "", None, len(asks)))
-    shown = [("told rightly", drawn[0][:_SHOWN]), ("exchanged", drawn[1][:_SHOWN])]
+    shown = [("told rightly", drawn[0][:SHOWN]), ("exchanged", drawn[1][:SHOWN])]
     findings.grids.append(
         Grid("target-size", "The target size told rightly, and with height and width exchanged", shown)
     )

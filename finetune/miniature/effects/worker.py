@@ -3,7 +3,6 @@
 The functions here are plain and take plain data, so that they can be handed to another process.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class Trained:
 
 
 def begin_worker() -> None:
-    """Set a fresh process up: one thread, below the person's other work, no bars of the libraries."""
+    """Set a fresh process up: one thread, no bars of the libraries."""
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -30,8 +29,6 @@ def begin_worker() -> None:
     torch.set_num_threads(1)  # two processes of one thread are faster than one of two
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    if hasattr(os, "nice"):
-        os.nice(5)
 
 
 def train(reference: str, overrides: tuple[str, ...]) -> Trained:
