@@ -139,11 +139,19 @@ def encode_pictures(
         return PictureEncoder(vae, None)
     wanted = pictures.frames()
     fits = latents_fit([frame for _, frame in wanted], files.geometry().vae_factor)
-    if wish == "never" or (wish == "auto" and not fits):
+    if wish == "never" or (wish == "auto" and not _all_agree(accelerator, fits)):
         return PictureEncoder(vae, None)
     cache = LatentCache()
     cache.fill_together(vae, wanted, progress, accelerator)
     return PictureEncoder(vae, cache)
+
+
+def _all_agree(accelerator: Accelerator, answer: bool) -> bool:
+    """Whether every process says yes: each sees the machine's free memory at another moment."""
+    if accelerator.num_processes == 1:
+        return answer
+    agreed: torch.Tensor = accelerator.reduce(torch.tensor(float(answer), device=accelerator.device), "sum")
+    return int(agreed) == accelerator.num_processes
 
 
 def require_fitting_buckets(pictures: TrainingPictures, multiple: int) -> None:
