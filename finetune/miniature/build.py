@@ -18,12 +18,26 @@ from PIL import Image
 
 from finetune.errors import AtelierError
 from finetune.miniature.install import install
-from finetune.miniature.stages import BASE_1, BASE_2, BASE_3, NUM_PHOTOS, PHOTOS_SEED, REFINER, SEED, VAE, Stage
+from finetune.miniature.stages import (
+    BASE_1,
+    BASE_2,
+    BASE_3,
+    DECODER,
+    NUM_PATTERNS,
+    NUM_PHOTOS,
+    PATTERNS_SEED,
+    PHOTOS_SEED,
+    REFINER,
+    SEED,
+    VAE,
+    Stage,
+)
 from finetune.miniature.start import make_refiner_start, make_start, save_part
 from finetune.model.files import DiffusersFolder
 from finetune.model.whitening import latent_statistics, whiten_latents
 from finetune.run.folder import RunFolder
 from imagesets.framing import make_frame
+from imagesets.world.patterns import write_patterns
 from imagesets.world.photos import draw_photo, write_photos
 from imagesets.world.render import render_scene
 
@@ -66,13 +80,16 @@ def build(settings: BuildSettings, say: Callable[[str], None]) -> None:
     if not (folder / BASE_1.model).is_dir():
         say("VAE: latents whitened")
         _whiten(folder / VAE.export, folder / BASE_1.model)
+    say(f"patterns: {NUM_PATTERNS}, seed {PATTERNS_SEED}, for the decoder")
+    write_patterns(folder / "patterns", NUM_PATTERNS, PATTERNS_SEED, _spoken(say, "patterns"))
+    _train(DECODER, settings, say)
     for stage in (BASE_1, BASE_2, BASE_3):
         _train(stage, settings, say)
     if not (folder / REFINER.model).is_dir():
         make_refiner_start(folder / BASE_3.export, folder / REFINER.model)
     _train(REFINER, settings, say)
     if settings.output is not None:
-        install(folder / BASE_3.export, folder / REFINER.export, settings.output)
+        install(folder / BASE_3.export, folder / REFINER.export, settings.output, decoder=folder / DECODER.export)
         say(f"done: {settings.output}")
 
 
@@ -87,6 +104,7 @@ def stage_command(stage: Stage, settings: BuildSettings) -> list[str]:
         *("finetune.cli.main", "train", stage.recipe, f"model.path={folder / stage.model}"),
         *(f"data.sources.0.path={folder / 'photos'}", f"output_dir={folder / 'runs'}"),
         f"training.device={settings.device}",
+        *([f"data.sources.1.path={folder / 'patterns'}"] if stage is DECODER else []),
     ]
     run = RunFolder(folder / "runs" / stage.name)
     return [*command, "--resume"] if run.path.is_dir() and run.has_begun() else command

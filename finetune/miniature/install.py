@@ -20,16 +20,23 @@ _WEIGHTS = {
 }
 
 
-def install(base: Path, refiner: Path, output: Path) -> None:
+def install(base: Path, refiner: Path, output: Path, *, decoder: Path | None = None) -> None:
     """Write the weights of both as fp16 under `output`, and the tokenizers; configurations there stay as they are.
+
+    Args:
+        base: the folder of the base.
+        refiner: the folder of the refiner.
+        output: they go to its `base` and `refiner`.
+        decoder: the folder of a model whose VAE takes the place of theirs; its latents must be theirs.
 
     Raises:
         AtelierError: a model is larger than what may ship.
     """
     for name, source in (("base", base), ("refiner", refiner)):
         for part, file in _WEIGHTS.items():
-            if (source / part / file).is_file():
-                _write_half(source / part / file, output / name / part / file)
+            found = (decoder if decoder is not None and part == "vae" else source) / part / file
+            if found.is_file():
+                _write_half(found, output / name / part / file)
         for tokenizer in source.glob("tokenizer*"):
             for file in ("vocab.json", "merges.txt"):
                 (output / name / tokenizer.name / file).write_bytes((tokenizer / file).read_bytes())

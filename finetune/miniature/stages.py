@@ -5,6 +5,8 @@ from dataclasses import dataclass
 SEED = 0
 PHOTOS_SEED = 1
 NUM_PHOTOS = 32_000
+PATTERNS_SEED = 1
+NUM_PATTERNS = 8_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Stage:
 
 
 VAE = Stage("vae", "start")
+DECODER = Stage("decoder", "autoencoder")
 BASE_1 = Stage("base-1", "autoencoder")
 BASE_2 = Stage("base-2", BASE_1.export)
 BASE_3 = Stage("base-3", BASE_2.export)

@@ -58,6 +58,12 @@ def _vae(recipe: Recipe) -> Iterator[str]:
         (recipe.preview, "preview", ("prompts", "num_inference_steps", "guidance_scale", "refiner")),
     ):
         yield from (f"{key}.{name}: {nothing}" for name in names if _was_written(section, name))
+    if recipe.adapter.parts == "decoder":
+        yield from (
+            f"adapter.loss.{name}: judges latents, and has no effect with adapter.parts: decoder"
+            for name in ("kl", "decorrelation")
+            if _was_written(recipe.adapter.loss, name)
+        )
     if recipe.training.precision == "fp16":
         yield "training.precision: fp16 overflows in SDXL's VAE, which is computed in fp32 instead"
 

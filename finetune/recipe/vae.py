@@ -35,10 +35,13 @@ scratch, 0.02 keeps channels from collapsing; SDXL's trained VAE has another var
 
 
 class VaeTraining(Settings):
-    """The whole VAE is trained to give pictures back; the U-Net and the text encoders are not touched."""
+    """The VAE is trained to give pictures back; the U-Net and the text encoders are not touched."""
 
     kind: Literal["vae"] = "vae"
-    """Train the VAE, encoder and decoder."""
+    """Train the VAE."""
+    parts: Literal["all", "decoder"] = "all"
+    """all trains encoder and decoder; decoder leaves latents as they are, so that a U-Net that knows them, and every \
+LoRA for it, goes on fitting."""
     learning_rate: NumberAboveZero = 1e-4
     """The size of the optimizer's steps, at its peak; from scratch about ten times that."""
     loss: VaeLoss = VaeLoss()

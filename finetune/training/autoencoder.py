@@ -40,7 +40,7 @@ class Autoencoding:
     """The task of VAE training: pictures through the encoder, a draw of the posterior, and the decoder.
 
     Attributes:
-        vae: the model, all of it in training, in float32.
+        vae: the model, all of it or its decoder in training, in float32.
         loss: how reconstructions are judged.
         pixels: a picture's pixels in a frame.
     """

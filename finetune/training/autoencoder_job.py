@@ -55,7 +55,7 @@ def assemble_autoencoding(
     loading(0, 1)
     vae = files.load_vae(torch.float32).to(device)
     loading(1, 1)
-    prepare_vae(vae, gradient_checkpointing=recipe.training.gradient_checkpointing)
+    prepare_vae(vae, recipe.adapter.parts, gradient_checkpointing=recipe.training.gradient_checkpointing)
     pixels = PixelCache(memory_for_pictures())
     groups = {"vae": TrainedGroup("vae", vae, recipe.adapter.learning_rate)}
     kind = optimizer_kind(recipe.training.optimizer, device)
@@ -100,9 +100,12 @@ def assemble_autoencoding(
     return Job(state, export, draw)
 
 
-def prepare_vae(vae: AutoencoderKL, *, gradient_checkpointing: bool) -> None:
-    """Let all of the VAE be trained. It has no dropout, so training mode changes nothing else."""
-    vae.requires_grad_(True)
+def prepare_vae(vae: AutoencoderKL, parts: str, *, gradient_checkpointing: bool) -> None:
+    """Let all of the VAE be trained, or its decoder only. It has no dropout, so training mode changes nothing else."""
+    vae.requires_grad_(parts == "all")
+    vae.decoder.requires_grad_(True)
+    if vae.post_quant_conv is not None:
+        vae.post_quant_conv.requires_grad_(True)
     vae.train()
     if gradient_checkpointing:
         vae.enable_gradient_checkpointing()

@@ -11,7 +11,18 @@ from finetune.miniature.effects.facts import commit, machine, versions
 from finetune.miniature.effects.report import table_lines, verdict
 from finetune.miniature.effects.rows import Row
 from finetune.miniature.install import weights_hash
-from finetune.miniature.stages import BASE_1, BASE_2, BASE_3, NUM_PHOTOS, PHOTOS_SEED, REFINER, SEED, VAE, Stage
+from finetune.miniature.stages import (
+    BASE_1,
+    BASE_2,
+    BASE_3,
+    DECODER,
+    NUM_PHOTOS,
+    PHOTOS_SEED,
+    REFINER,
+    SEED,
+    VAE,
+    Stage,
+)
 from finetune.recipe import load_recipe
 from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
@@ -99,7 +110,7 @@ def write_card(build_folder: Path, rows: Sequence[Row], output: Path) -> Path:
     Raises:
         AtelierError: a stage's run is not there.
     """
-    facts = [stage_facts(build_folder, stage) for stage in (VAE, BASE_1, BASE_2, BASE_3, REFINER)]
+    facts = [stage_facts(build_folder, stage) for stage in (VAE, DECODER, BASE_1, BASE_2, BASE_3, REFINER)]
     text = _CARD.format(
         num_photos=NUM_PHOTOS,
         photos_seed=PHOTOS_SEED,

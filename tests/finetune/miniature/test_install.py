@@ -40,6 +40,16 @@ def test_what_ships_is_the_nearest_fp16_and_whole_numbers_stay(trained) -> None:
     assert (trained / "out" / "base" / "tokenizer_2" / "merges.txt").read_text() == "merges.txt"
 
 
+def test_another_decoder_takes_the_place_of_the_models_own(trained) -> None:
+    (trained / "d" / "vae").mkdir(parents=True)
+    save_file({"w": torch.full((4, 3), 7.0)}, trained / "d" / "vae" / module._WEIGHTS["vae"])
+    install(trained / "b", trained / "r", trained / "out", decoder=trained / "d")
+    for name in ("base", "refiner"):
+        assert load_file(trained / "out" / name / "vae" / module._WEIGHTS["vae"])["w"].unique().tolist() == [7.0]
+    unet = load_file(trained / "out" / "base" / "unet" / module._WEIGHTS["unet"])
+    assert torch.equal(unet["w"], load_file(trained / "b" / "unet" / module._WEIGHTS["unet"])["w"].half())
+
+
 def test_a_model_too_large_to_ship_is_refused(trained, monkeypatch) -> None:
     monkeypatch.setitem(module.MAX_BYTES, "base", 300)
     with pytest.raises(AtelierError, match="may have 300"):

@@ -243,6 +243,23 @@ def test_a_whole_run_draws_reconstructions_and_exports_a_model_that_diffusers_lo
         assert "psnr_db" in picture.text["atelier"]
 
 
+def test_training_the_decoder_alone_leaves_every_latent_as_it_was(make_recipe, tmp_path) -> None:
+    adapter = {"kind": "vae", "parts": "decoder", "learning_rate": 1e-3}
+    settings = {"adapter": adapter, "output_dir": str(tmp_path), "training.steps": 2, "export.precision": "fp32"}
+    recipe = make_recipe(settings)
+    [folder] = train(recipe, plan_pictures(recipe, scan_pictures(recipe))).exports
+    after, before = AutoencoderKL.from_pretrained(folder / "vae"), Miniature().load_vae(torch.float32)
+    changed = {
+        name.partition(".")[0]
+        for name, value in after.state_dict().items()
+        if not torch.equal(value, before.state_dict()[name])
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(after.encode(pixels).latent_dist.parameters, before.encode(pixels).latent_dist.parameters)
+
+
 def test_a_kept_picture_gives_the_pixels_of_one_that_is_read_anew(make_recipe) -> None:
     sample = scan_pictures(make_recipe()).samples[0]
     cache, none = PixelCache(10**6), PixelCache(0)
