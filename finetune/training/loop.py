@@ -260,5 +260,8 @@ def _skipped_by_scaler(state: TrainingState[Task], grad_norm: float, step: int) 
 def _sum_over_processes(accelerator: Accelerator, value: float) -> float:
     if accelerator.num_processes == 1:
         return value
-    summed: Tensor = accelerator.reduce(torch.tensor(value, device=accelerator.device), reduction="sum")
+    summed: Tensor = accelerator.reduce(
+        torch.tensor(float(value), device=accelerator.device),
+        reduction="sum",  # an empty sum is a whole number
+    )
     return float(summed)
