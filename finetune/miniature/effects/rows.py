@@ -118,7 +118,7 @@ def rate_row(family: str, effect: str, hits: Numbers, *, at_least: float | None 
     """Return the row of a rate, with Wilson's interval; its bar is a share."""
     count, num_hits = len(hits), int(np.sum(np.asarray(hits, dtype=bool)))
     rate = num_hits / count if count else 0.0
-    bar = "" if at_least is None else f"at least {at_least:.0%}"
+    bar = "" if at_least is None else f"at least {100 * at_least:.0f} %"
     holds = None if at_least is None else count > 0 and rate >= at_least
     return Row(family, effect, rate, wilson(num_hits, count), "%", bar, holds, count)
 

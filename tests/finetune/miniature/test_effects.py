@@ -285,7 +285,7 @@ def test_held_out_errors_are_paired_and_of_the_size_of_noise(untrained: Path) ->
 def found() -> Effects:
     picture = np.full((64, 64, 3), 200, dtype=np.uint8)
     findings = Findings(
-        [Row("lora", "a <zig>", 0.5, (0.4, 0.6), "%", "at least 80%", False, 256)],
+        [Row("lora", "a <zig>", 0.5, (0.4, 0.6), "%", "at least 80 %", False, 256)],
         [Plot("guidance", "A plot", "x", "y", [Series("a", (1.0, 2.0), (0.1, 0.2), [(0.0, 0.2), (0.1, math.inf)])])],
         [Grid("lora", "Pictures", [("a line", [picture, picture])])],
     )
@@ -297,7 +297,7 @@ def test_a_report_is_written_and_leaves_what_a_person_wrote(tmp_path: Path) -> N
     assert (tmp_path / "pictures" / "miniature" / "guidance.png").is_file()
     assert (tmp_path / "pictures" / "miniature" / "lora-pictures.png").is_file()
     first = path.read_text(encoding="utf-8")
-    assert "| a \\<zig> | 50.0 % | 40.0 to 60.0 | at least 80% | **no** | 256 |" in first
+    assert "| a \\<zig> | 50.0 % | 40.0 to 60.0 | at least 80 % | **no** | 256 |" in first
     for link in (line.partition("](")[2].rstrip(")") for line in first.splitlines() if line.startswith("![")):
         assert (tmp_path / link).is_file(), link
     path.write_text(f"mine\n\n{first}\nmine too\n", encoding="utf-8")
