@@ -14,15 +14,15 @@ END = "<!-- end of figures -->"
 
 _HEAD = """# The miniature SDXL, measured
 
-The miniature that ships with the kit is SDXL's base and refiner made small, trained from nothing on a world of shapes in
-which every picture can be read by a program. So what SDXL's devices do can be counted here, with intervals, where the real
-model leaves it to the eye. Its card, with how it was made, is `finetune/model/miniature/README.md`.
+The miniature that ships with the kit is SDXL's base and refiner made small, trained from nothing on a world of shapes
+in which every picture can be read by a program. So what SDXL's devices do can be counted here, with intervals, where
+the real model leaves it to the eye. Its card, with how it was made, is `finetune/model/miniature/README.md`.
 
     pip install "atelier[miniature]"
     atelier miniature check --report docs      # writes the figures below: a quarter of an hour on two cores
 
-All pictures are drawn by diffusers' own pipelines from the folders as they ship, Euler with 20 steps, guidance 5. Intervals
-are of 95 %: Wilson's for a rate, Agresti and Min's for a difference of paired rates, Student's for a mean.
+All pictures are drawn by diffusers' own pipelines from the folders as they ship, Euler with 20 steps, guidance 5.
+Intervals are of 95 %: Wilson's for a rate, Agresti and Min's for a difference of paired rates, Student's for a mean.
 """
 
 
