@@ -80,7 +80,7 @@ def build(settings: BuildSettings, say: Callable[[str], None]) -> None:
     if not (folder / BASE_1.model).is_dir():
         say("VAE: latents whitened")
         _whiten(folder / VAE.export, folder / BASE_1.model)
-    say(f"patterns: {NUM_PATTERNS}, seed {PATTERNS_SEED}, for the decoder")
+    say(f"patterns: {NUM_PATTERNS}, seed {PATTERNS_SEED}, for the decoder and the refiner")
     write_patterns(folder / "patterns", NUM_PATTERNS, PATTERNS_SEED, _spoken(say, "patterns"))
     _train(DECODER, settings, say)
     for stage in (BASE_1, BASE_2, BASE_3):
@@ -104,7 +104,7 @@ def stage_command(stage: Stage, settings: BuildSettings) -> list[str]:
         *("finetune.cli.main", "train", stage.recipe, f"model.path={folder / stage.model}"),
         *(f"data.sources.0.path={folder / 'photos'}", f"output_dir={folder / 'runs'}"),
         f"training.device={settings.device}",
-        *([f"data.sources.1.path={folder / 'patterns'}"] if stage is DECODER else []),
+        *([f"data.sources.1.path={folder / 'patterns'}"] if stage in (DECODER, REFINER) else []),
     ]
     run = RunFolder(folder / "runs" / stage.name)
     return [*command, "--resume"] if run.path.is_dir() and run.has_begun() else command

@@ -1,6 +1,7 @@
 """Put a finished base and refiner where the kit keeps its miniature: fp16 safetensors beside the configurations."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import safetensors.torch
@@ -21,7 +22,7 @@ _WEIGHTS = {
 
 
 def install(base: Path, refiner: Path, output: Path, *, decoder: Path | None = None) -> None:
-    """Write the weights of both as fp16 under `output`, and the tokenizers; configurations there stay as they are.
+    """Write the weights of both as fp16 under `output`; configurations and tokenizers there stay as they are.
 
     Args:
         base: the folder of the base.
@@ -30,7 +31,7 @@ def install(base: Path, refiner: Path, output: Path, *, decoder: Path | None = N
         decoder: the folder of a model whose VAE takes the place of theirs; its latents must be theirs.
 
     Raises:
-        AtelierError: a model is larger than what may ship.
+        AtelierError: a model is larger than what may ship, or was trained with another tokenizer.
     """
     for name, source in (("base", base), ("refiner", refiner)):
         for part, file in _WEIGHTS.items():
@@ -38,11 +39,18 @@ def install(base: Path, refiner: Path, output: Path, *, decoder: Path | None = N
             if found.is_file():
                 _write_half(found, output / name / part / file)
         for tokenizer in source.glob("tokenizer*"):
-            for file in ("vocab.json", "merges.txt"):
-                (output / name / tokenizer.name / file).write_bytes((tokenizer / file).read_bytes())
+            _require_same_tokens(tokenizer, output / name / tokenizer.name)
         size = sum(path.stat().st_size for path in (output / name).rglob("*.safetensors"))
         if size > MAX_BYTES[name]:
             raise AtelierError(f"the {name} has {size} bytes of weights, and may have {MAX_BYTES[name]}")
+
+
+def _require_same_tokens(trained: Path, shipped: Path) -> None:
+    """Stop where a model was trained with other tokens than the ones that ship."""
+    if json.loads((trained / "vocab.json").read_text("utf-8")) != json.loads(
+        (shipped / "vocab.json").read_text("utf-8")
+    ):
+        raise AtelierError(f"{trained} has another vocabulary than {shipped}. Build the miniature from its start again")
 
 
 def weights_hash(model: Path) -> str:

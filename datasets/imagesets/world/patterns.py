@@ -1,12 +1,13 @@
-"""Things in stripes of two colours, for the VAE's decoder alone: they are no part of the world, and have no captions.
+"""Things in stripes of two colours under made-up names, for the VAE's decoder and the refiner: no part of the world.
 
-The world's things have one fill each, and a decoder that has seen nothing else cannot show two colours side by side.
-SDXL's VAE was taught on pictures of everything before any U-Net was; these stand in for that. The quickstart's own
-thing, a star in orange and blue, is not among them.
+The world's things have one fill each. A decoder that has seen nothing else cannot show two colours side by side, and a
+refiner that has seen nothing else paints over what it does not know. SDXL's were taught on pictures of everything;
+these stand in for that. The quickstart's own thing, a star in orange and blue called <zig>, is not among them.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,20 @@ from imagesets.world.shapes import SHAPES
 
 SIDES = (48, 128)
 _LEFT_OUT = ("star", {"orange", "blue"})
+_NAME_LEFT_OUT = "zig"
 
 
-def draw_pattern(seed: int, index: int) -> Pixels:
-    """Draw picture `index` of the endless set `seed`, a square of uint8 sRGB: a pure function of the two."""
+@dataclass(frozen=True)
+class Pattern:
+    """One picture: a square of uint8 sRGB, (side, side, 3), what is said of it, and a score that says nothing."""
+
+    pixels: Pixels
+    caption: str
+    aesthetic_score: float
+
+
+def draw_pattern(seed: int, index: int) -> Pattern:
+    """Draw picture `index` of the endless set `seed`: a pure function of the two."""
     rng = keyed_numpy(seed, "world-pattern", index)
     side = round(float(np.exp(rng.uniform(*np.log(SIDES)))))
     shape = str(rng.choice(list(SHAPES)))
@@ -38,8 +49,10 @@ def draw_pattern(seed: int, index: int) -> Pixels:
     stripe = (np.abs((along / width) % 2.0 - 1.0) - 0.5) * width  # signed distance to the nearest stripe's edge
     softness = float(rng.uniform(0.8, 1.6)) / side
     fill = _mixed(COLOURS[colours[0]], COLOURS[colours[1]], _step(stripe / softness))
-    ground = np.array(GROUNDS[str(rng.choice(list(GROUNDS)))], dtype=np.float64)
-    return np.round(_mixed(ground, fill, _step(-distance / softness))).astype(np.uint8)
+    ground = str(rng.choice(list(GROUNDS)))
+    pixels = np.round(_mixed(GROUNDS[ground], fill, _step(-distance / softness))).astype(np.uint8)
+    caption = f"a {_made_up_name(rng)} on a {ground} background"
+    return Pattern(pixels, caption, round(float(rng.uniform(2.0, 8.0)), 2))
 
 
 def write_patterns(
@@ -53,13 +66,25 @@ def write_patterns(
     lines = []
     for index in range(num_pictures):
         name = f"{index:06d}.png"
-        Image.fromarray(draw_pattern(seed, index)).save(folder / name, compress_level=1)
-        lines.append(json.dumps({"file_name": name, "text": "stripes"}))
+        pattern = draw_pattern(seed, index)
+        Image.fromarray(pattern.pixels).save(folder / name, compress_level=1)
+        facts = {"file_name": name, "text": pattern.caption, "aesthetic_score": pattern.aesthetic_score}
+        lines.append(json.dumps(facts))
         if progress is not None:
             progress(index + 1, num_pictures)
     partial = metadata.with_suffix(".partial")
     partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     partial.replace(metadata)  # last: a folder with it is whole
+
+
+def _made_up_name(rng: np.random.Generator) -> str:
+    """Return a word of one or two syllables that means nothing, in angle brackets half the time."""
+    syllables = ["".join(str(rng.choice(list(letters))) for letters in ("bdfgklmnprstvz", "aeiou", "bdgklmnprstx"))
+                 for _ in range(int(rng.integers(1, 3)))]  # fmt: skip
+    name = "".join(syllables)
+    if name == _NAME_LEFT_OUT:
+        name = "blip"
+    return f"<{name}>" if rng.random() < 0.5 else name
 
 
 def _turned(y: Floats, x: Floats, angle: float) -> tuple[Floats, Floats]:

@@ -22,9 +22,9 @@ def trained(tmp_path):
             file = module._WEIGHTS[part]
             save_file({"w": torch.randn(4, 3, generator=generator), "ids": torch.arange(3)}, folder / file)
         (tmp_path / model / "tokenizer_2").mkdir()
-        for file in ("vocab.json", "merges.txt"):
-            (tmp_path / model / "tokenizer_2" / file).write_text(file)
-            (tmp_path / "out" / {"b": "base", "r": "refiner"}[model] / "tokenizer_2").mkdir(parents=True, exist_ok=True)
+        for folder in (tmp_path / model, tmp_path / "out" / {"b": "base", "r": "refiner"}[model]):
+            (folder / "tokenizer_2").mkdir(parents=True, exist_ok=True)
+            (folder / "tokenizer_2" / "vocab.json").write_text('{"a</w>": 0}')
     return tmp_path
 
 
@@ -37,7 +37,6 @@ def test_what_ships_is_the_nearest_fp16_and_whole_numbers_stay(trained) -> None:
         mode = (trained / "out" / "base" / part / file).stat().st_mode & 0o777
         assert mode == 0o666 & ~_umask()
     assert not (trained / "out" / "refiner" / "vae" / module._WEIGHTS["vae"]).exists()
-    assert (trained / "out" / "base" / "tokenizer_2" / "merges.txt").read_text() == "merges.txt"
 
 
 def test_another_decoder_takes_the_place_of_the_models_own(trained) -> None:
@@ -48,6 +47,12 @@ def test_another_decoder_takes_the_place_of_the_models_own(trained) -> None:
         assert load_file(trained / "out" / name / "vae" / module._WEIGHTS["vae"])["w"].unique().tolist() == [7.0]
     unet = load_file(trained / "out" / "base" / "unet" / module._WEIGHTS["unet"])
     assert torch.equal(unet["w"], load_file(trained / "b" / "unet" / module._WEIGHTS["unet"])["w"].half())
+
+
+def test_another_vocabulary_is_refused(trained) -> None:
+    (trained / "b" / "tokenizer_2" / "vocab.json").write_text('{"b</w>": 0}')
+    with pytest.raises(AtelierError, match="another vocabulary"):
+        install(trained / "b", trained / "r", trained / "out")
 
 
 def test_a_model_too_large_to_ship_is_refused(trained, monkeypatch) -> None:
