@@ -105,11 +105,6 @@ def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
     if walls:
         lines.append(f"  previews  {walls[-1]}")
     lines.append(f"  run       {result.run.path}")
-    if recipe.model.kind == "miniature":
-        lines += [
-            "",
-            "The embedded miniature has random weights for now: it shows that everything works, not what SDXL draws.",
-        ]
     prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
     command = command_name()
     lines += ["", "Next:"]

@@ -16,7 +16,7 @@ SafetensorsPath = Annotated[
 
 
 class MiniatureModel(Settings):
-    """The SDXL (and refiner) of a few hundred thousand parameters that ships inside the kit: nothing is downloaded."""
+    """The SDXL (and refiner) of seven million parameters that ships inside the kit: nothing is downloaded."""
 
     kind: Literal["miniature"] = "miniature"
     """Take the miniature that ships with the kit."""
