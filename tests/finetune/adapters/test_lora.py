@@ -185,7 +185,8 @@ def test_applied_to_a_fresh_model_it_gives_the_same_output(load, run, moved, com
         plain = run(fresh, component)
         apply_lora(fresh, component, modules)
         applied = run(fresh, component)
-        assert torch.equal(applied, run(model, component))
+        # Equal weights in other places of memory: kernels that look at alignment round otherwise.
+        torch.testing.assert_close(applied, run(model, component), rtol=1e-5, atol=1e-5)
         assert not torch.allclose(applied, plain, atol=1e-3)
         with lora_disabled([fresh]):
             assert torch.equal(run(fresh, component), plain)

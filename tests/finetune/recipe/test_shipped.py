@@ -55,7 +55,7 @@ def test_a_stage_of_the_miniature_is_valid_and_stands_for_itself(path: Path) -> 
     recipe = load_recipe(f"miniature/{path.stem}")
     assert recipe.name == path.stem
     assert recipe.purpose.endswith(".")
-    assert recipe.adapter.kind == ("vae" if path.stem == "vae" else "full")
+    assert recipe.adapter.kind == ("vae" if path.stem in {"vae", "decoder"} else "full")
     assert recipe_warnings(recipe) == []
     assert "atelier miniature build" in head_of(path)
 
@@ -128,7 +128,7 @@ def test_quickstart_fits_the_miniature() -> None:
     recipe = load_recipe("quickstart")
     assert recipe.model.kind == "miniature"
     assert recipe.data.buckets.model_dump() == {"kind": "generated", "resolution": 64, "step": 16, "max_aspect": 2.0}
-    assert all(prompt.size == (64, 64) for prompt in recipe.preview.prompts)
+    assert all(prompt.size in (None, (64, 64)) for prompt in recipe.preview.prompts)
     assert recipe.training.precision == "fp32"
 
 
