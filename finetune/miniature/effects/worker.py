@@ -3,6 +3,9 @@
 The functions here are plain and take plain data, so that they can be handed to another process.
 """
 
+import multiprocessing
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,8 @@ class Trained:
 
 
 def begin_worker() -> None:
-    """Set a fresh process up: one thread, no bars of the libraries."""
+    """Set a fresh process up: one thread, no bars of the libraries, and no life without its parent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -29,6 +33,14 @@ def begin_worker() -> None:
     torch.set_num_threads(1)  # two processes of one thread are faster than one of two
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone, also by a kill, and end this process at once: nobody wants its work any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def train(reference: str, overrides: tuple[str, ...]) -> Trained:
