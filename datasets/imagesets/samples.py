@@ -34,6 +34,7 @@ class Sample:
         background: what lies under see-through parts.
         max_pixels: larger pictures are refused.
         aesthetic_score: from 0 to 10: what a refiner is told of it.
+        buckets: the (height, width) it may be trained at; None for those of the whole set.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Sample:
     background: Colour = (255, 255, 255)
     max_pixels: int = DEFAULT_MAX_PIXELS
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
+    buckets: tuple[Size, ...] | None = None
 
     def load(self) -> Image.Image:
         """Open the picture: upright, 8-bit sRGB.

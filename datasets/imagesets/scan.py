@@ -90,6 +90,7 @@ def _check(entry: Entry, source: Source, background: Colour, max_pixels: int) ->
         background=background,
         max_pixels=max_pixels,
         aesthetic_score=source.aesthetic_score if entry.aesthetic_score is None else entry.aesthetic_score,
+        buckets=source.buckets,
     )
 
 

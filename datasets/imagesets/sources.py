@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from imagesets.framing import Size
+
 DEFAULT_AESTHETIC_SCORE = 6.0
 """What diffusers' pipelines tell a refiner unless they are told otherwise."""
 
@@ -21,6 +23,7 @@ class FolderSource:
         caption_extension: the ending of a caption's file, which has its picture's name otherwise.
         repeats: how often each picture is seen in an epoch.
         trigger: put before each caption that does not have it.
+        buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
     """
 
@@ -30,6 +33,7 @@ class FolderSource:
     caption_extension: str = ".txt"
     repeats: int = 1
     trigger: str = ""
+    buckets: tuple[Size, ...] | None = None
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
 
     @property
@@ -52,6 +56,7 @@ class HuggingFaceSource:
         caption_column: the column of the captions.
         repeats: how often each picture is seen in an epoch.
         trigger: put before each caption that does not have it.
+        buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
     """
 
@@ -63,6 +68,7 @@ class HuggingFaceSource:
     caption_column: str = "text"
     repeats: int = 1
     trigger: str = ""
+    buckets: tuple[Size, ...] | None = None
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
 
     @property

@@ -2,27 +2,22 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import MinLen
-from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, Strict, StringConstraints
 
 from finetune.recipe.base import (
-    AspectRatio,
     Colour,
     Count,
-    DefaultKind,
     Flag,
     Needs,
     NonEmptyText,
     NumberAboveZero,
     PathText,
-    PictureSize,
     Probability,
     Score,
     Settings,
     Text,
-    before,
 )
+from finetune.recipe.buckets import Buckets, PaperBuckets
 
 CaptionExtension = Annotated[
     str,
@@ -56,6 +51,8 @@ metadata.jsonl where there is one, else text files."""
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    buckets: Buckets | None = None
+    """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
     aesthetic_score: Score = 6.0
     """How beautiful the pictures are, from 0 to 10, which only a refiner is told. A folder's metadata.jsonl may give \
 each picture its own `aesthetic_score`."""
@@ -82,6 +79,8 @@ class HuggingFaceSource(Settings):
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    buckets: Buckets | None = None
+    """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
     aesthetic_score: Score = 6.0
     """How beautiful the pictures are, from 0 to 10, which only a refiner is told."""
 
@@ -90,66 +89,14 @@ Source = Annotated[FolderSource | HuggingFaceSource, Field(discriminator="kind")
 """Where pictures come from: folder or huggingface."""
 
 
-class PaperBuckets(Settings):
-    """The 40 sizes SDXL itself was trained on (arXiv 2307.01952, appendix I)."""
-
-    kind: Literal["paper"] = "paper"
-    """Cut pictures to the 40 sizes of the SDXL paper."""
-
-
-class SymmetricBuckets(Settings):
-    """The paper's sizes and the one mirrored size it lacks: 41, so portrait and landscape are treated alike."""
-
-    kind: Literal["symmetric"] = "symmetric"
-    """Cut pictures to the paper's sizes and the mirrored one it lacks."""
-
-
-class GeneratedBuckets(Settings):
-    """Sizes of about one area, worked out from a resolution, a step and the longest aspect allowed."""
-
-    kind: Literal["generated"] = "generated"
-    """Cut pictures to sizes worked out from the three settings below."""
-    resolution: Count = 1024
-    """The side, in pixels, of the square whose area every size keeps to."""
-    step: Count = 64
-    """Heights and widths are multiples of this many pixels. SDXL's VAE divides sizes by 8: use a multiple of 8."""
-    max_aspect: AspectRatio = 4.0
-    """The longest side divided by the shortest, at most."""
-
-    @field_validator("step")
-    @classmethod
-    def _step_fits(cls, step: int, info: ValidationInfo) -> int:
-        resolution = info.data.get("resolution")
-        if resolution is not None and step > resolution:
-            raise PydanticCustomError("plain", f"got {step}, needs at most the resolution ({resolution})")
-        return step
-
-
-class ListedBuckets(Settings):
-    """Sizes you name yourself."""
-
-    kind: Literal["listed"] = "listed"
-    """Cut pictures to the sizes listed below."""
-    sizes: Annotated[tuple[PictureSize, ...], MinLen(1), Needs("a list of at least one size, [height, width]")]
-    """[height, width] of each size in pixels, multiples of 8 (of 64 for the best use of SDXL)."""
-
-
-Buckets = Annotated[
-    PaperBuckets | SymmetricBuckets | GeneratedBuckets | ListedBuckets,
-    Field(discriminator="kind"),
-    before(DefaultKind("paper")),
-    DefaultKind("paper"),
-]
-"""The sizes pictures are cut to: paper, symmetric, generated or listed."""
-
-
 class Data(Settings):
     """The pictures and how they become training samples."""
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1), Needs("a list of at least one source of pictures")]
     """Where the pictures come from; several are read together as one set."""
     buckets: Buckets = PaperBuckets()
-    """The sizes pictures are scaled and cut to; a picture takes the one nearest to its own aspect."""
+    """The sizes pictures are scaled and cut to; a picture takes the one nearest to its own aspect. A source may have \
+its own."""
     crop: Literal["center", "random"] = "center"
     """Which part of a scaled picture is kept: its middle, or another place each time."""
     crops_per_picture: Count | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from finetune.recipe.base import Settings
 from finetune.recipe.model import MiniatureModel
 from finetune.recipe.schema import (
+    Buckets,
     FullPart,
     FullTraining,
     GeneratedBuckets,
@@ -128,14 +129,16 @@ def _objective(recipe: Recipe) -> Iterator[str]:
 
 
 def _buckets(recipe: Recipe) -> Iterator[str]:
-    buckets = recipe.data.buckets
-    if isinstance(recipe.model, MiniatureModel):
-        if isinstance(buckets, PaperBuckets | SymmetricBuckets):
-            yield f"data.buckets: {buckets.kind} means sizes near 1024, far above the miniature's own 64"
-        elif isinstance(buckets, GeneratedBuckets) and buckets.step % 16 != 0:
-            yield f"data.buckets.step: {buckets.step} is not a multiple of 16, which the miniature needs"
-    elif isinstance(buckets, GeneratedBuckets) and buckets.step % 8 != 0:
-        yield f"data.buckets.step: {buckets.step} is not a multiple of 8, which SDXL's VAE needs"
+    named: list[tuple[str, Buckets | None]] = [("data.buckets", recipe.data.buckets)]
+    named += [(f"data.sources.{index}.buckets", source.buckets) for index, source in enumerate(recipe.data.sources)]
+    for key, buckets in named:
+        if isinstance(recipe.model, MiniatureModel):
+            if isinstance(buckets, PaperBuckets | SymmetricBuckets):
+                yield f"{key}: {buckets.kind} means sizes near 1024, far above the miniature's own 64"
+            elif isinstance(buckets, GeneratedBuckets) and buckets.step % 16 != 0:
+                yield f"{key}.step: {buckets.step} is not a multiple of 16, which the miniature needs"
+        elif isinstance(buckets, GeneratedBuckets) and buckets.step % 8 != 0:
+            yield f"{key}.step: {buckets.step} is not a multiple of 8, which SDXL's VAE needs"
 
 
 def _rates(recipe: Recipe) -> Iterator[str]:

@@ -17,17 +17,8 @@ from finetune.recipe.adapter import (
     UNetTargets,
 )
 from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
-from finetune.recipe.data import (
-    Buckets,
-    Data,
-    FolderSource,
-    GeneratedBuckets,
-    HuggingFaceSource,
-    ListedBuckets,
-    PaperBuckets,
-    Source,
-    SymmetricBuckets,
-)
+from finetune.recipe.buckets import Buckets, GeneratedBuckets, ListedBuckets, PaperBuckets, SymmetricBuckets
+from finetune.recipe.data import Data, FolderSource, HuggingFaceSource, Source
 from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
 from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner, Preview, PreviewPrompt, PreviewRefiner

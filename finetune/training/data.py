@@ -79,6 +79,7 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
 
 
 def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
+    buckets = None if source.buckets is None else tuple(bucket_sizes(source.buckets))
     if isinstance(source, FolderSource):
         return imagesets.FolderSource(
             path=resolve_data_path(source.path),
@@ -87,6 +88,7 @@ def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSou
             caption_extension=source.caption_extension,
             repeats=source.repeats,
             trigger=source.trigger,
+            buckets=buckets,
             aesthetic_score=source.aesthetic_score,
         )
     return imagesets.HuggingFaceSource(
@@ -98,5 +100,6 @@ def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSou
         caption_column=source.caption_column,
         repeats=source.repeats,
         trigger=source.trigger,
+        buckets=buckets,
         aesthetic_score=source.aesthetic_score,
     )

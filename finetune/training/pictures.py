@@ -36,7 +36,7 @@ class TrainingPictures:
 
     Attributes:
         samples: the pictures.
-        buckets: the (height, width) they may be trained at.
+        buckets: the (height, width) they may be trained at, but for those that have their own.
         crop: 'center' or 'random'.
         flip_probability: how often a picture is mirrored.
         caption_dropout: how often a caption is dropped.
@@ -59,7 +59,7 @@ class TrainingPictures:
     def __post_init__(self) -> None:
         if not self.samples:
             raise DataError("there is no picture to train on. Give a folder with JPEG, PNG or WebP files.")
-        assigned = tuple(assign_bucket(sample.original_size, self.buckets) for sample in self.samples)
+        assigned = tuple(assign_bucket(sample.original_size, sample.buckets or self.buckets) for sample in self.samples)
         object.__setattr__(self, "_assigned", assigned)
         object.__setattr__(self, "_plans", {})
         # Every epoch has as many batches; asking the plan at each step would drop the epoch's own from memory.

@@ -66,3 +66,14 @@ def test_a_number_without_random_crops_is_warned_of(make_recipe):
     recipe = make_recipe({"data.crops_per_picture": 3})
     assert any(line.startswith("data.crops_per_picture: has no effect") for line in recipe_warnings(recipe))
     assert not any("crops_per_picture" in line for line in recipe_warnings(make_recipe(RANDOM)))
+
+
+def test_a_source_may_have_its_own_buckets(make_recipe, pictures_folder):
+    source = {"kind": "folder", "path": str(pictures_folder)}
+    own = {"kind": "listed", "sizes": [[32, 32]]}
+    recipe = make_recipe({**RANDOM, "data.sources": [source, {**source, "buckets": own}]})
+    pictures = plan_pictures(recipe, scan_pictures(recipe))
+    half = len(pictures.samples) // 2
+    assert [pictures.bucket_of(index) for index in range(2 * half)] == [(16, 32)] * half + [(32, 32)] * half
+    targets = {frame.target_size for _, frame in pictures.frames()}
+    assert targets == {(16, 32), (32, 32)}
