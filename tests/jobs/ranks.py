@@ -37,6 +37,7 @@ def main() -> None:
         "processes": accelerator.num_processes,
         "parameters": hash_of(state.parameters),
         "averages": hash_of(state.ema.averages),
+        "samples": [report.num_samples for report in reports],
         "losses": [report.loss for report in reports],
         "grad_norms": [report.grad_norm for report in reports],
     }

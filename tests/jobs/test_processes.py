@@ -45,14 +45,16 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_two_processes_train_a_whole_model_to_the_same_bits_as_each_other(job) -> None:
-    """An epoch of 3 steps whose last has fewer batches: a process without one takes part with zeros."""
-    settings = ["adapter={kind: full, unet: {learning_rate: 1e-4}}", "training.steps=4", "training.ema.decay=0.9"]
+    """Eleven pictures one by one, two a step: in an epoch's sixth the second process has none, and adds zeros."""
+    settings = ["adapter={kind: full, unet: {learning_rate: 1e-4}}", "training.steps=7", "training.ema.decay=0.9"]
+    settings += ["training.micro_batch_size=1", "training.global_batch_size=2"]
     script = [str(Path(__file__).parent / "ranks.py"), str(job.recipe), *settings]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     [alone] = ranks([sys.executable, *script])
     one, other = ranks([sys.executable, *launch, *script])
     assert (one.pop("rank"), other.pop("rank")) == (0, 1)
     assert one == other
+    assert one["samples"] == [2, 2, 2, 2, 2, 1, 2]
     assert (one["processes"], alone["processes"]) == (2, 1)
     assert one["parameters"] != one["averages"]
     assert one["losses"] == pytest.approx(alone["losses"], rel=1e-3)
