@@ -1,4 +1,4 @@
-"""Make the miniature from nothing: photos, tokenizer, encoders, VAE, the base's three stages, the refiner.
+"""Make the miniature from nothing: photos, tokenizer, encoders, VAE, the base's stages, the refiner.
 
 Every stage of training is the command a person would type, shown before it runs. A stage whose result is there is
 passed over, and one that was interrupted goes on where it was, so the same call goes on with a build.
@@ -19,14 +19,15 @@ from PIL import Image
 from finetune.errors import AtelierError
 from finetune.miniature.install import install
 from finetune.miniature.stages import (
+    BASE,
     BASE_1,
-    BASE_2,
-    BASE_3,
+    BASE_STAGES,
     DECODER,
     NUM_PATTERNS,
-    NUM_PHOTOS,
+    PATTERNS,
     PATTERNS_SEED,
-    PHOTOS_SEED,
+    PHOTO_SETS,
+    PHOTOS,
     REFINER,
     SEED,
     VAE,
@@ -70,8 +71,10 @@ def build(settings: BuildSettings, say: Callable[[str], None]) -> None:
     """
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"photos: {NUM_PHOTOS} of the world, seed {PHOTOS_SEED}")
-    write_photos(folder / "photos", NUM_PHOTOS, PHOTOS_SEED, _spoken(say, "photos"))
+    for photos in PHOTO_SETS:
+        say(f"{photos.name}: {photos.num_photos} of the world, seed {photos.seed}, {photos.purpose}")
+        path, spoken = folder / photos.name, _spoken(say, photos.name)
+        write_photos(path, photos.num_photos, photos.seed, spoken, photos.shorter_sides)
     if not (folder / "start").is_dir():
         say("encoders: taught to read captions")
         right = make_start(folder / "start", SEED, _spoken_loss(say, "encoders"))
@@ -81,15 +84,15 @@ def build(settings: BuildSettings, say: Callable[[str], None]) -> None:
         say("VAE: latents whitened")
         _whiten(folder / VAE.export, folder / BASE_1.model)
     say(f"patterns: {NUM_PATTERNS}, seed {PATTERNS_SEED}, for the decoder and the refiner")
-    write_patterns(folder / "patterns", NUM_PATTERNS, PATTERNS_SEED, _spoken(say, "patterns"))
+    write_patterns(folder / PATTERNS, NUM_PATTERNS, PATTERNS_SEED, _spoken(say, "patterns"))
     _train(DECODER, settings, say)
-    for stage in (BASE_1, BASE_2, BASE_3):
+    for stage in BASE_STAGES:
         _train(stage, settings, say)
     if not (folder / REFINER.model).is_dir():
-        make_refiner_start(folder / BASE_3.export, folder / REFINER.model)
+        make_refiner_start(folder / BASE.export, folder / REFINER.model)
     _train(REFINER, settings, say)
     if settings.output is not None:
-        install(folder / BASE_3.export, folder / REFINER.export, settings.output, decoder=folder / DECODER.export)
+        install(folder / BASE.export, folder / REFINER.export, settings.output, decoder=folder / DECODER.export)
         say(f"done: {settings.output}")
 
 
@@ -102,9 +105,8 @@ def stage_command(stage: Stage, settings: BuildSettings) -> list[str]:
     command = [
         *launcher,
         *("finetune.cli.main", "train", stage.recipe, f"model.path={folder / stage.model}"),
-        *(f"data.sources.0.path={folder / 'photos'}", f"output_dir={folder / 'runs'}"),
-        f"training.device={settings.device}",
-        *([f"data.sources.1.path={folder / 'patterns'}"] if stage in (DECODER, REFINER) else []),
+        *(f"data.sources.{index}.path={folder / source}" for index, source in enumerate(stage.sources)),
+        *(f"output_dir={folder / 'runs'}", f"training.device={settings.device}"),
     ]
     run = RunFolder(folder / "runs" / stage.name)
     return [*command, "--resume"] if run.path.is_dir() and run.has_begun() else command
@@ -142,7 +144,7 @@ def _whiten(trained: Path, folder: Path) -> None:
 
 def _pixels(index: int) -> torch.Tensor:
     """Return a photo in its middle square, (1, 3, 64, 64) in [-1, 1]."""
-    photo = draw_photo(PHOTOS_SEED, index)
+    photo = draw_photo(PHOTOS.seed, index)
     frame = make_frame(photo.size, (64, 64), "center")
     resized = Image.fromarray(render_scene(photo.scene, photo.size)).resize(
         frame.resized_size[::-1], Image.Resampling.LANCZOS

@@ -13,6 +13,7 @@ from finetune.miniature.effects.intervals import Interval, mean_interval
 from finetune.miniature.effects.measures import brightness
 from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Row
 from finetune.miniature.effects.studio import Studio
+from finetune.miniature.stages import BASE
 from finetune.recipe import load_recipe
 from imagesets.world.photos import write_photos
 
@@ -27,9 +28,9 @@ def measure_offset_noise(studio: Studio) -> Findings:
     """Measure how far apart black and white grounds are drawn, with offset noise and without."""
     photos = studio.scratch / "photos"
     write_photos(photos, _NUM_PHOTOS, _PHOTOS_SEED)
-    offset = load_recipe("miniature/base-3").training.objective.noise_offset
+    offset = load_recipe(BASE.recipe).training.objective.noise_offset
     runs = [
-        studio.train("miniature/base-3", overrides(studio.base, photos, name, value))
+        studio.train(BASE.recipe, overrides(studio.base, photos, name, value))
         for name, value in (("with-offset", offset), ("without-offset", 0.0))
     ]
     with_offset, without = (run.result().export for run in runs)
@@ -51,7 +52,7 @@ def overrides(base: Path, photos: Path, name: str, offset: float) -> list[str]:
     return [
         f"name={name}",
         f"model.path={json.dumps(str(base))}",
-        f"data.sources.0.path={json.dumps(str(photos))}",
+        f"data.sources=[{{kind: folder, path: {json.dumps(str(photos))}}}]",
         f"training.steps={NUM_STEPS}",
         f"training.micro_batch_size={BATCH_SIZE}",
         f"training.global_batch_size={BATCH_SIZE}",

@@ -11,18 +11,7 @@ from finetune.miniature.effects.facts import commit, machine, versions
 from finetune.miniature.effects.report import table_lines, verdict
 from finetune.miniature.effects.rows import Row
 from finetune.miniature.install import weights_hash
-from finetune.miniature.stages import (
-    BASE_1,
-    BASE_2,
-    BASE_3,
-    DECODER,
-    NUM_PHOTOS,
-    PHOTOS_SEED,
-    REFINER,
-    SEED,
-    VAE,
-    Stage,
-)
+from finetune.miniature.stages import NUM_PATTERNS, PATTERNS, PATTERNS_SEED, PHOTO_SETS, SEED, STAGES, Stage
 from finetune.recipe import load_recipe
 from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
@@ -47,9 +36,10 @@ pipeline("a red star on a grey background", num_inference_steps=25).images[0].sa
 ## What it was trained on
 
 Photos of a world that is drawn by a program (`datasets/imagesets/world`): six shapes, eight colours, three grounds, one
-thing or two, shorter sides of 24 to 128 pixels and aspects up to 2.5. No picture or text of anyone's is in it, and no
-weights of another model. {num_photos} photos, seed {photos_seed}; everything else that is drawn by chance has seed
-{seed}.
+thing or two, aspects up to 2.5. No picture or text of anyone's is in it, and no weights of another model. Everything
+that is drawn by chance apart from the pictures has seed {seed}.
+
+{photo_sets}
 
 ## How it was made
 
@@ -110,10 +100,9 @@ def write_card(build_folder: Path, rows: Sequence[Row], output: Path) -> Path:
     Raises:
         AtelierError: a stage's run is not there.
     """
-    facts = [stage_facts(build_folder, stage) for stage in (VAE, DECODER, BASE_1, BASE_2, BASE_3, REFINER)]
+    facts = [stage_facts(build_folder, stage) for stage in STAGES]
     text = _CARD.format(
-        num_photos=NUM_PHOTOS,
-        photos_seed=PHOTOS_SEED,
+        photo_sets="\n".join(_photo_set_lines()),
         seed=SEED,
         stages="\n".join(_stage_lines(facts)),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -139,7 +128,8 @@ def stage_facts(build_folder: Path, stage: Stage) -> StageFacts:
     """
     run = RunFolder(build_folder / "runs" / stage.name)
     events, _ = read_events(run.events)
-    steps = [event for event in events if event["kind"] == "step"]
+    # A run that was interrupted went back to its last checkpoint: of a step that was taken twice, the second counts.
+    steps = list({int(event["step"]): event for event in events if event["kind"] == "step"}.values())
     started = [event for event in events if event["kind"] == "run_started"]
     if not steps or not any(event.get("status") == "finished" for event in events):
         raise AtelierError(f"{run.path} holds no finished run of {stage.name}. Make it: atelier miniature build")
@@ -155,6 +145,18 @@ def stage_facts(build_folder: Path, stage: Stage) -> StageFacts:
             f"{environment['processes']} processes of {environment['threads']} threads"
         ),
     )
+
+
+def _photo_set_lines() -> list[str]:
+    """Return a table of the sets of pictures."""
+    lines = ["| pictures | number | seed | shorter side, pixels | for |", "|---|---:|---:|---:|---|"]
+    for photos in PHOTO_SETS:
+        low, high = photos.shorter_sides
+        lines.append(
+            f"| {photos.name} | {photos.num_photos} | {photos.seed} | {low:g} to {high:g} | {photos.purpose} |"
+        )
+    purpose = "things in stripes and checks, for the decoder and the refiner"
+    return [*lines, f"| {PATTERNS} | {NUM_PATTERNS} | {PATTERNS_SEED} | 64 | {purpose} |"]
 
 
 def _stage_lines(facts: Sequence[StageFacts]) -> list[str]:

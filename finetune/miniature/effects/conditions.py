@@ -11,11 +11,12 @@ from finetune.miniature.effects.intervals import Interval, mean_interval, ratio_
 from finetune.miniature.effects.measures import read_all, sharpness
 from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row
 from finetune.miniature.effects.studio import Studio
+from finetune.miniature.stages import BASE
 from finetune.recipe import load_recipe
 from finetune.recipe.schema import ListedBuckets
 from imagesets.framing import Size, cover
 
-ORIGINAL_SIDES = (24, 32, 48, 64, 96)
+ORIGINAL_SIDES = (16, 24, 32, 48, 64, 96)
 MIN_SHARPENING = 1.5
 OFFSETS = (0, 8, 16, 24, 32)
 LONG_ORIGINALS: dict[str, Size] = {"top": (96, 64), "left": (64, 96)}
@@ -145,7 +146,7 @@ def _centres(pictures: Sequence[Pixels], axis: int) -> list[float]:
 
 def buckets() -> tuple[Size, ...]:
     """Return the buckets of the base's last stage, the square first."""
-    listed = load_recipe("miniature/base-3").data.buckets
+    listed = load_recipe(BASE.recipe).data.buckets
     assert isinstance(listed, ListedBuckets), "the recipe lists them"
     others = [(int(height), int(width)) for height, width in listed.sizes if (height, width) != SQUARE]
     return (SQUARE, *others)

@@ -18,11 +18,11 @@ from finetune.miniature.effects.drawing import load_base, load_refiner
 from imagesets.buckets import assign_bucket
 from imagesets.framing import Frame, Size, make_frame
 from imagesets.randomness import key_to_fraction, key_to_seed
-from imagesets.world.photos import Photo, draw_photo
+from imagesets.world.photos import SHORTER_SIDES, Photo, Sides, draw_photo
 from imagesets.world.render import render_scene
 
 PHOTOS_SEED = 977
-"""Another set than the miniature was trained on (`finetune.miniature.stages.PHOTOS_SEED`)."""
+"""Another set than the miniature was trained on (`finetune.miniature.stages.PHOTO_SETS`)."""
 
 _BATCH = 32
 
@@ -35,6 +35,7 @@ class HeldOut:
         model: the folder of a base or a refiner.
         is_refiner: which of the two.
         num_photos: the first of the set.
+        shorter_sides: between which the photos' shorter sides lie, in pixels.
         buckets: that they are cut to, each to its nearest, at random.
         timesteps: ranges (first, after the last); each photo is noised once in each, at a place of its own.
         swap_target: tell the base the target size with height and width exchanged.
@@ -46,6 +47,7 @@ class HeldOut:
     buckets: tuple[Size, ...]
     timesteps: tuple[tuple[int, int], ...]
     swap_target: bool = False
+    shorter_sides: Sides = SHORTER_SIDES
 
 
 def held_out_errors(job: HeldOut) -> npt.NDArray[np.float64]:
@@ -59,7 +61,7 @@ def held_out_errors(job: HeldOut) -> npt.NDArray[np.float64]:
         beta_start=config.beta_start, beta_end=config.beta_end, beta_schedule=config.beta_schedule,
         num_train_timesteps=config.num_train_timesteps,
     )  # fmt: skip
-    photos = [draw_photo(PHOTOS_SEED, index) for index in range(job.num_photos)]
+    photos = [draw_photo(PHOTOS_SEED, index, job.shorter_sides) for index in range(job.num_photos)]
     frames = [_frame(photo, index, job.buckets) for index, photo in enumerate(photos)]
     errors = np.zeros((job.num_photos, len(job.timesteps)))
     for bucket in job.buckets:

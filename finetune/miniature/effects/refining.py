@@ -10,6 +10,7 @@ from finetune.miniature.effects.intervals import mean_interval, ratio_interval
 from finetune.miniature.effects.measures import outline_darkness, sharpness
 from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row
 from finetune.miniature.effects.studio import Studio
+from finetune.miniature.stages import LARGE_PHOTOS
 
 TIMESTEPS = ((0, 50), (50, 100), (100, 150), (150, 200))
 AESTHETIC_SCORES = (2.5, 4.0, 5.0, 6.0, 7.5)
@@ -21,13 +22,14 @@ MAX_LOSS = 0.02
 def measure_refiner(studio: Studio) -> Findings:
     """Compare the refiner with the base below t = 200, and pictures it has finished with the base's own."""
     findings = Findings()
+    sides = LARGE_PHOTOS.shorter_sides
     jobs = [
-        HeldOut(studio.refiner, True, studio.num_prompts, buckets(), TIMESTEPS),
-        HeldOut(studio.base, False, studio.num_prompts, buckets(), TIMESTEPS),
+        HeldOut(model, model == studio.refiner, studio.num_prompts, buckets(), TIMESTEPS, shorter_sides=sides)
+        for model in (studio.refiner, studio.base)
     ]
     refined, alone = [pending.result() for pending in [studio.submit(held_out_errors, job) for job in jobs]]
     change, interval = mean_interval((refined - alone).mean(axis=1) / float(alone.mean()))
-    effect = "refiner against base: error of the predicted noise below t = 200, held-out photos"
+    effect = f"refiner against base: error of the noise below t = 200, held-out photos of {sides[0]:g} pixels and more"
     findings.rows.append(Row("refiner", effect, change, interval, "%", "below 0", change < 0, len(refined)))
 
     asks = studio.asks()

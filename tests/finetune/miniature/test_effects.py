@@ -38,7 +38,7 @@ from finetune.miniature.effects.measures import (
 from finetune.miniature.effects.report import BEGIN, END, write_report
 from finetune.miniature.effects.rows import Findings, Grid, Pixels, Plot, Row, Series, difference_row, rate_row
 from finetune.miniature.effects.studio import Studio
-from finetune.miniature.stages import BASE_1, BASE_2, BASE_3, DECODER, REFINER, VAE
+from finetune.miniature.stages import STAGES
 from finetune.miniature.start import SHIPPED, save_part
 from finetune.run.events import EventLog
 from imagesets.framing import make_frame
@@ -320,16 +320,16 @@ def test_rows_are_json_without_infinities(tmp_path: Path) -> None:
 def test_a_card_tells_how_the_weights_came_about(tmp_path: Path, untrained: Path) -> None:
     with pytest.raises(AtelierError, match="atelier miniature build"):
         write_card(tmp_path, found().rows, untrained)
-    for stage in (VAE, DECODER, BASE_1, BASE_2, BASE_3, REFINER):
+    for stage in STAGES:
         (tmp_path / "runs" / stage.name).mkdir(parents=True)
         with EventLog(tmp_path / "runs" / stage.name / "events.jsonl") as log:
             environment = {"torch": "2", "diffusers": "1", "device": "cpu", "processes": 2, "threads": 1}
             log.emit("run_started", name=stage.name, total_steps=200, environment=environment)
-            for step in range(1, 201):
+            for step in (*range(1, 121), *range(101, 201)):  # interrupted, and resumed from a checkpoint
                 log.emit("step", step=step, loss=9.0 if step <= 100 else 0.25, samples=32)
             log.emit("run_finished", step=200, status="finished", message="")
     text = write_card(tmp_path, found().rows, untrained).read_text(encoding="utf-8")
-    assert text.count("| 200 | 6400 | 0.2500 |") == 6
+    assert text.count("| 200 | 6400 | 0.2500 |") == len(STAGES)
     assert "a \\<zig>" in text
     assert "{" not in text.replace("```", "")
     (untrained / "README.md").unlink()
