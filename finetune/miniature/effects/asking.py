@@ -41,6 +41,20 @@ def small_prompt(ask: Ask) -> str:
     return f"a small {ask.thing.colour} {ask.thing.shape} on a {ask.scene.ground} background"
 
 
+_FREE_FORMS = (
+    "{colour} {shape}",
+    "{shape}, {colour}",
+    "photo of a {colour} {shape}",
+    "a very nice {colour} thing, like a {shape}",
+)
+"""Ways to ask that no caption of the training has; some words of the last the encoders have never read."""
+
+
+def free_prompt(ask: Ask, index: int) -> str:
+    """Say the lone thing of a scene as people type, in one of several forms by turns."""
+    return _FREE_FORMS[index % len(_FREE_FORMS)].format(colour=ask.thing.colour, shape=ask.thing.shape)
+
+
 def with_ground(ask: Ask, ground: str) -> str:
     """Say the lone thing of a scene on another ground."""
     article = "an" if ask.thing.colour[0] in "aeiou" else "a"

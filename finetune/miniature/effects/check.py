@@ -83,7 +83,9 @@ FAMILIES: dict[str, Family] = {
     "guidance": Family(
         measure_guidance,
         "Guidance",
-        "The same prompts and noise at five guidance scales; 1 is without.",
+        "The same noise at five guidance scales; 1 is without. Prompts in a caption's form are followed without "
+        "guidance, too, so these are in forms that no caption had: 'red star', 'star, red', 'photo of a red star', "
+        "'a very nice red thing, like a star'.",
     ),
     "refiner": Family(
         measure_refiner,

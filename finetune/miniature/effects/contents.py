@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.miniature.effects.asking import Ask
+from finetune.miniature.effects.asking import Ask, free_prompt
 from finetune.miniature.effects.drawing import SQUARE, load_base, to_pixels
 from finetune.miniature.effects.intervals import wilson
 from finetune.miniature.effects.measures import Hits, has_both_colours, has_relation, hits, read_all
@@ -105,9 +105,13 @@ def measure_two_things(studio: Studio) -> Findings:
 
 
 def measure_guidance(studio: Studio) -> Findings:
-    """Measure how colour and shape rise with the guidance scale, from the same noise."""
+    """Measure how colour and shape rise with the guidance scale, from the same noise.
+
+    Prompts in a caption's form are followed without guidance, too: it is asked in forms that no caption had.
+    """
     asks = studio.asks()
-    drawn = studio.draw([studio.batch(asks, guidance=guidance) for guidance in GUIDANCES])
+    prompts = [free_prompt(ask, index) for index, ask in enumerate(asks)]
+    drawn = studio.draw([studio.batch(asks, prompts, guidance=guidance) for guidance in GUIDANCES])
     found = [compare(pictures, asks) for pictures in drawn]
     rows: list[Row] = []
     series: list[Series] = []
@@ -116,15 +120,15 @@ def measure_guidance(studio: Studio) -> Findings:
         rates = [[getattr(hit, name) for hit in one] for one in found]
         rows.append(
             difference_row(
-                "guidance", f"guidance 5 against none, {name}", [getattr(hit, name) for hit in usual],
-                [getattr(hit, name) for hit in without], bar="above 0", holds=lambda change, _: change > 0,
+                "guidance", f"guidance 5 against none, {name}, prompts in forms that no caption had",
+                [getattr(hit, name) for hit in usual], [getattr(hit, name) for hit in without],
+                bar="above 0", holds=lambda change, _: change > 0,
             )
         )  # fmt: skip
         intervals = [wilson(sum(hit), len(hit)) for hit in rates]
         series.append(Series(name, GUIDANCES, [float(np.mean(hit)) for hit in rates], intervals))
-    plot = Plot(
-        "guidance", "Guidance: how often a prompt is followed", "guidance scale", "share of pictures", series
-    )  # fmt: skip
+    title = "Guidance: how often a prompt in a form that no caption had is followed"
+    plot = Plot("guidance", title, "guidance scale", "share of pictures", series)
     lines = [(f"guidance {guidance:g}", pictures[:SHOWN]) for guidance, pictures in zip(GUIDANCES, drawn, strict=True)]
     return Findings(rows, [plot], [Grid("guidance", "The same prompts and noise at five guidance scales", lines)])
 
