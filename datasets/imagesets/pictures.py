@@ -99,6 +99,11 @@ def render(picture: Image.Image, frame: Frame) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1] if frame.flipped else pixels)
 
 
+def turn_upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Return a picture as viewers show it, given its EXIF orientation, 1 to 8."""
+    return picture if orientation == 1 else picture.transpose(_UPRIGHT[orientation])
+
+
 def exif_orientation(exif: bytes) -> int:
     """Return the orientation in EXIF data, 1 to 8; where it is absent or damaged 1, as viewers have it."""
     tiff = exif.removeprefix(b"Exif\x00\x00")
@@ -127,7 +132,7 @@ def _open(
     num_frames: int = getattr(decoded, "n_frames", 1)
     # A PNG's bits a channel stand in byte 24, in the header chunk that is always first.
     rgb = to_rgb(decoded, background, png_bit_depth=content[24] if kind == "PNG" else 8)
-    upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
+    upright = turn_upright(rgb, orientation)
     return upright, PictureFacts(
         size=(upright.height, upright.width),
         format=kind,

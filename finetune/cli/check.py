@@ -12,11 +12,12 @@ from finetune.cli.quiet import quiet_libraries
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.training.pictures import TrainingPictures
-    from imagesets.samples import Note
+    from imagesets.inspection import Finding
     from imagesets.scan import ScanReport
 
 _SHOWN = 50
-_NAMES_SHOWN = 3
+TOLD_APART = ("unusable", "no_pictures", "passed_over")
+"""Kinds of findings that have lines of their own here."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -47,54 +48,30 @@ def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, wit
 
     recipe = load_recipe(reference, overrides)  # first, and alone: a mistake in it is told at once
     from finetune.training.data import plan_pictures, scan_pictures
+    from finetune.training.inspecting import training_plan
+    from imagesets.inspection import find_without_looking
 
-    warnings = list(recipe_warnings(recipe))
+    warnings = recipe_warnings(recipe)
     report = scan_pictures(recipe)
     pictures = plan_pictures(recipe, report) if report.samples else None
+    found: Sequence[Finding] = ()
     if pictures is not None:
-        warnings += note_warnings(report)
-        warnings += picture_warnings(recipe, pictures)
+        found = find_without_looking(report, training_plan(recipe, pictures, steps=recipe.training.steps))
         if with_model:
             check_model(recipe, pictures)
     stops = not report.samples or (bool(report.bad) and recipe.data.on_bad_image == "stop")
     if as_json:
-        print_json(findings(recipe, report, pictures, warnings))
+        print_json(findings(recipe, report, pictures, [*warnings, *told(found, "error", "warning")]))
     else:
-        print(as_text(recipe, report, pictures, warnings, stops=stops))
+        print(as_text(recipe, report, pictures, warnings, found, stops=stops))
+        if not stops:
+            print(f"Each picture, its cut and its words: atelier data inspect {reference} --html pictures.html")
     return 3 if stops else 0
 
 
-def note_warnings(report: "ScanReport") -> list[str]:
-    """Say what the scan noted, one line a kind with the first few names."""
-    by_kind: dict[str, list[Note]] = {}
-    for note in report.notes:
-        by_kind.setdefault(note.kind, []).append(note)
-    warnings = []
-    for kind, notes in by_kind.items():
-        names = ", ".join(note.name for note in notes[:_NAMES_SHOWN])
-        more = f" and {len(notes) - _NAMES_SHOWN} more" if len(notes) > _NAMES_SHOWN else ""
-        warnings.append(f"{kind.replace('_', ' ')}: {len(notes)} ({names}{more}). {notes[0].text}")
-    return warnings
-
-
-def picture_warnings(recipe: "Recipe", pictures: "TrainingPictures") -> list[str]:
-    """Say what is allowed and probably not meant, with the numbers."""
-    warnings = []
-    micro = recipe.training.micro_batch_size
-    sizes = Counter(pictures.bucket_of(index) for index in range(len(pictures.samples)))
-    short = {bucket: count for bucket, count in sizes.items() if count % micro}
-    if micro > 1 and short:
-        worst, count = min(short.items(), key=lambda entry: entry[1])
-        warnings.append(
-            f"{len(short)} buckets do not fill their last micro batch of {micro} (bucket {worst[0]} x {worst[1]} has "
-            f"{count} pictures); it is trained as it is and weighs less. training.micro_batch_size=1 fills every batch"
-        )
-    if recipe.training.steps < pictures.steps_per_epoch:
-        warnings.append(
-            f"training.steps is {recipe.training.steps}, but one epoch takes {pictures.steps_per_epoch}: "
-            "some pictures are never seen"
-        )
-    return warnings
+def told(found: "Sequence[Finding]", *severities: str) -> list[str]:
+    """Return a line for each finding of these severities that has none of its own here."""
+    return [finding.line() for finding in found if finding.severity in severities and finding.kind not in TOLD_APART]
 
 
 def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
@@ -154,6 +131,7 @@ def as_text(
     report: "ScanReport",
     pictures: "TrainingPictures | None",
     warnings: Sequence[str],
+    found: "Sequence[Finding]",
     *,
     stops: bool,
 ) -> str:
@@ -172,7 +150,9 @@ def as_text(
         for (height, width), count in sorted(bucket_counts(pictures).items()):
             bar = "█" * max(1, round(24 * count / largest))
             lines.append(f"    {height:>5} x {width:<5} {count:>5}  {bar}")
-    lines += [f"  warning    {warning}" for warning in warnings]
+    lines += [f"  error      {line}" for line in told(found, "error")]
+    lines += [f"  warning    {line}" for line in [*warnings, *told(found, "warning")]]
+    lines += [f"  note       {line}" for line in told(found, "note")]
     lines += [f"  cannot use {bad.name}: {bad.reason}" for bad in report.bad[:_SHOWN]]
     if len(report.bad) > _SHOWN:
         lines.append(f"  … and {len(report.bad) - _SHOWN} more (--json lists all)")

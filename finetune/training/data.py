@@ -26,7 +26,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
     data = recipe.data
     try:
         return scan_sources(
-            [_source(source) for source in data.sources],
+            [imageset_source(source) for source in data.sources],
             background=data.background,
             max_pixels=round(data.max_megapixels * 1_000_000),
             progress=progress,
@@ -78,7 +78,8 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
             return symmetric_buckets()
 
 
-def _source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
+def imageset_source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
+    """Return a recipe's source as `imagesets` reads it."""
     buckets = None if source.buckets is None else tuple(bucket_sizes(source.buckets))
     if isinstance(source, FolderSource):
         return imagesets.FolderSource(

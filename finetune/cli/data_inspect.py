@@ -1,0 +1,124 @@
+"""`atelier data inspect`: everything about a set of pictures, on the terminal, as JSON, and as a page."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.arguments import add_json_argument
+from finetune.cli.output import print_json
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+    from imagesets.inspection import Inspection
+
+_DATASET_FILES = (".parquet", ".arrow")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "inspect",
+        help="say everything about a set of pictures, and what is wrong with it",
+        description="Look at every picture and caption as training will take them: buckets, cuts, tokens, duplicates, "
+        "and what is wrong, ranked, with what to do. Exit code 3 where an error was found.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE_OR_RECIPE",
+        help="a folder of pictures, sample:NAME, a parquet file; or a recipe's path, a run's folder, a shipped name",
+    )
+    parser.add_argument(
+        "overrides",
+        metavar="key.path=value",
+        nargs="*",
+        help="settings to replace, as training.micro_batch_size=4 or data.sources.0.trigger=zrkx",
+    )
+    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write a page that holds everything")
+    add_json_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect, show, and return 3 where an error was found."""
+    recipe, is_recipe = open_recipe(arguments.source, arguments.overrides)
+    inspection = inspect_recipe(recipe, is_recipe=is_recipe, with_thumbnails=arguments.html is not None)
+    if arguments.html is not None:
+        from finetune.run.durable import write_text
+        from imagesets.inspection.page import render_page
+
+        write_text(arguments.html, render_page(inspection))
+    if arguments.json:
+        from imagesets.inspection.as_data import as_data
+
+        print_json(as_data(inspection))
+    else:
+        from finetune.cli.inspection_text import print_inspection
+
+        print_inspection(inspection)
+    if arguments.html is not None:
+        print(f"page: {arguments.html}", file=sys.stderr if arguments.json else sys.stdout)
+    return 3 if inspection.has_errors else 0
+
+
+def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool]":
+    """Return the recipe that is meant, or one made for a bare source, and whether it was a recipe.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    from finetune.recipe import load_recipe, parse_recipe
+
+    source = source_meant(reference)
+    if source is None:
+        return load_recipe(reference, overrides), True
+    # As the recipes that ship have it, so that a folder is seen as they would train it. JSON is YAML.
+    settings = {
+        "schema_version": 1,
+        "model": {"kind": "hub", "id": "stabilityai/stable-diffusion-xl-base-1.0"},
+        "data": {"sources": [source], "buckets": {"kind": "symmetric"}},
+    }
+    return parse_recipe(json.dumps(settings), "source.yaml", overrides), False
+
+
+def source_meant(reference: str) -> dict[str, str] | None:
+    """Return the settings of the source of pictures that a word means; None where it can only be a recipe."""
+    path = Path(reference).expanduser()
+    if reference.startswith("sample:"):
+        return {"kind": "folder", "path": reference}
+    if path.suffix in _DATASET_FILES and path.is_file():
+        return {"kind": "huggingface", "name": str(path)}
+    if not path.is_dir() or (path / "recipe.yaml").is_file():
+        return None
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return {"kind": "huggingface", "name": str(path)}
+    return {"kind": "folder", "path": str(path)}
+
+
+def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) -> "Inspection":
+    """Scan, plan and inspect a recipe's pictures.
+
+    Raises:
+        DataError: a source cannot be read at all.
+    """
+    from finetune.model.token_counts import open_token_counter
+    from finetune.training.data import plan_pictures, scan_pictures
+    from finetune.training.inspecting import training_plan
+    from imagesets.inspection import inspect_pictures
+    from imagesets.inspection.page import MAX_PICTURES, thumbnail_limits
+
+    report = scan_pictures(recipe)
+    pictures = plan_pictures(recipe, report) if report.samples else None
+    plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
+    counter = open_token_counter(recipe.model, plan.max_tokens)
+    return inspect_pictures(
+        recipe.name if is_recipe else plan.sources[0].label,
+        report,
+        plan,
+        counter,
+        token_source=counter.origin,
+        thumbnails=thumbnail_limits(len(report.samples)) if with_thumbnails else None,
+        num_thumbnails=MAX_PICTURES if with_thumbnails else 0,
+    )

@@ -1,0 +1,45 @@
+"""From a recipe and its planned pictures to what an inspection has to know of the training. Torch is not needed."""
+
+from finetune.recipe import Recipe
+from finetune.recipe.schema import FolderSource
+from finetune.training.data import imageset_source
+from finetune.training.pictures import TrainingPictures
+from imagesets.inspection import SourcePlan, TrainingPlan
+
+
+def training_plan(recipe: Recipe, pictures: TrainingPictures | None, *, steps: int | None = None) -> TrainingPlan:
+    """Say what training will do with the pictures.
+
+    Args:
+        recipe: the recipe.
+        pictures: as training has planned them; None where none is usable.
+        steps: of the whole run; None where nobody has said.
+    """
+    training = recipe.training
+    return TrainingPlan(
+        buckets=() if pictures is None else tuple(pictures.bucket_of(index) for index in range(len(pictures.samples))),
+        sources=_sources(recipe),
+        micro_batch_size=training.micro_batch_size,
+        batches_per_step=training.global_batch_size // training.micro_batch_size,
+        steps_per_epoch=0 if pictures is None else pictures.steps_per_epoch,
+        steps=steps,
+        crop=recipe.data.crop,
+        flip_probability=recipe.data.flip_probability,
+        background=recipe.data.background,
+        stops_at_bad=recipe.data.on_bad_image == "stop",
+    )
+
+
+def _sources(recipe: Recipe) -> tuple[SourcePlan, ...]:
+    return tuple(
+        SourcePlan(
+            label=imageset_source(source).label,
+            key=f"data.sources.{index}",
+            trigger=source.trigger,
+            repeats=source.repeats,
+            caption_extension=source.caption_extension
+            if isinstance(source, FolderSource) and source.captions != "metadata"
+            else None,
+        )
+        for index, source in enumerate(recipe.data.sources)
+    )
