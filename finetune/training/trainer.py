@@ -125,7 +125,7 @@ def _recording(
                 listeners=[*listeners, *tracker_listener(recipe, run, accelerator)],
             )
             accelerator.wait_for_everyone()
-            with _ending_in_log(recorder):
+            with _ending_in_log(recorder, recipe):
                 for message in changed:
                     recorder.warn(message)
                 for name in discard_commands(run, "left over from before this process started"):
@@ -134,7 +134,7 @@ def _recording(
 
 
 @contextmanager
-def _ending_in_log(recorder: Recorder) -> Iterator[None]:
+def _ending_in_log(recorder: Recorder, recipe: Recipe) -> Iterator[None]:
     """Write a failure into the log before it goes on to the command line."""
     try:
         yield
@@ -142,16 +142,28 @@ def _ending_in_log(recorder: Recorder) -> Iterator[None]:
         recorder.emit("run_finished", status="stopped", message="stopped before the first step")
         raise
     except torch.cuda.OutOfMemoryError as error:
-        advice = (
-            "the card has too little memory for this recipe. What a run can go on with: --resume "
-            "training.gradient_checkpointing=true training.micro_batch_size=1. What needs a new run (name=…): a "
-            "smaller adapter.unet.rank, or data.buckets.kind=generated data.buckets.resolution=768"
-        )
+        advice = memory_advice(recipe)
         recorder.emit("run_finished", status="failed", message=advice)
         raise OutOfMemoryError(advice) from error
     except Exception as error:
         recorder.emit("run_finished", status="failed", message=str(error) or type(error).__name__)
         raise
+
+
+def memory_advice(recipe: Recipe) -> str:
+    """Return what a run that did not fit its card can go on with, and what needs a new run, for what it trains."""
+    match recipe.adapter:
+        case LoraAdapter():
+            smaller = "a smaller adapter.unet.rank, "
+        case FullTraining():
+            smaller = "adapter.kind=lora, which trains a hundredth of the weights, "
+        case VaeTraining():
+            smaller = "adapter.parts=decoder, "
+    return (
+        "the card has too little memory for this recipe. What a run can go on with: --resume "
+        "training.gradient_checkpointing=true training.micro_batch_size=1. What needs a new run (name=…): "
+        f"{smaller}or data.buckets.kind=generated data.buckets.resolution=768"
+    )
 
 
 def assemble(
