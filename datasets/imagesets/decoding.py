@@ -57,6 +57,7 @@ def decode(content: bytes, max_pixels: int, extension: str | None = None) -> Ima
 
     Raises:
         PictureError: it cannot be used, with the reason.
+        MemoryError: there is too little memory for it, which may be no fault of the file's.
     """
     kind = picture_format(content)
     if extension is not None and extension not in FORMATS[kind]:
@@ -67,6 +68,8 @@ def decode(content: bytes, max_pixels: int, extension: str | None = None) -> Ima
     # Pillow's readers raise whatever a damaged file makes them stumble over, SyntaxError among it.
     try:
         picture = _READERS[kind](BytesIO(content))
+    except MemoryError:
+        raise
     except Exception as error:
         raise PictureError(f"its header cannot be read: {_said(error)}. Save or download it again") from error
     _check_size(picture.height, picture.width, max_pixels)
@@ -74,6 +77,8 @@ def decode(content: bytes, max_pixels: int, extension: str | None = None) -> Ima
         if kind == "PNG":
             PngImageFile(BytesIO(content)).verify()  # checksums, which decoding passes over
         picture.load()
+    except MemoryError:
+        raise
     except Exception as error:
         raise PictureError(
             f"its pixels cannot be read, the file may be cut short: {_said(error)}. Save or download it again"

@@ -3,7 +3,8 @@
 ImagesetError
 ├── PictureError    one picture cannot be used; the message is the reason, without the picture's name
 ├── CaptionError    one caption cannot be used; likewise
-└── SourceError     a whole source cannot be read; the message names it and says what to do
+├── SourceError     a whole source cannot be read; the message names it and says what to do
+└── DecoderError    no picture can be opened: the processes that decode do not start
 """
 
 
@@ -21,3 +22,7 @@ class CaptionError(ImagesetError):
 
 class SourceError(ImagesetError):
     """A whole source of pictures cannot be read. The message names the source and says what to do."""
+
+
+class DecoderError(ImagesetError):
+    """No picture can be opened: the processes that decode them do not start, and the message says why."""

@@ -6,14 +6,40 @@ Links are followed to their end before a path is judged, and a pipe or a device 
 import os
 import stat
 import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagesets.errors import PictureError
 
 MAX_FILE_BYTES = 512 * 2**20
 
+PictureBytes = Callable[[], bytes]
+"""Returns a picture's bytes, or raises a PictureError. Where it is a `FileInFolder`, a decoding process reads it."""
+
 # Windows knows neither links to refuse nor pipes that block, but text mode.
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+@dataclass(frozen=True, slots=True)
+class FileInFolder:
+    """A file that is read when it is called; as a plain value, another process can be told to read it.
+
+    Attributes:
+        root: the folder it must lie in.
+        name: its path below the folder, with forward slashes.
+    """
+
+    root: Path
+    name: str
+
+    def __call__(self) -> bytes:
+        """Return its bytes.
+
+        Raises:
+            PictureError: as `read_file` does.
+        """
+        return read_file(self.root / self.name, self.root)
 
 
 def read_file(path: Path, root: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -43,7 +69,7 @@ def _read_plain(handle: int, max_bytes: int) -> bytes:
     if status.st_size > max_bytes:
         raise PictureError(f"the file has {status.st_size} bytes; at most {max_bytes} are read")
     with os.fdopen(handle, "rb", closefd=False) as stream:
-        return stream.read(max_bytes + 1)
+        return stream.read(status.st_size)
 
 
 def kind_of_file(mode: int) -> str:

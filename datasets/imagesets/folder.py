@@ -6,13 +6,12 @@ Nothing outside the folder is read: links, metadata and captions that lead out a
 import os
 import stat
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from imagesets.captions import decode_caption
 from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import CaptionError, PictureError, SourceError
-from imagesets.files import kind_of_file, name_problem, read_file, shown_name
+from imagesets.files import FileInFolder, kind_of_file, name_problem, read_file, shown_name
 from imagesets.metadata import METADATA_FILE, MetadataLine, parse_metadata
 from imagesets.sources import Entry, FolderSource, Listing
 
@@ -152,7 +151,7 @@ def _metadata(root: Path, found: _Found) -> tuple[dict[str, MetadataLine], dict[
 
 def _entry(root: Path, name: str, line: MetadataLine | None, caption_extension: str | None, found: _Found) -> Entry:
     extension = PurePosixPath(name).suffix.lower()
-    read = partial(read_file, root / name, root)
+    read = FileInFolder(root, name)
     problem = name_problem(name)
     caption = None if line is None else line.caption
     if problem is None and extension not in EXTENSIONS:

@@ -1,7 +1,7 @@
 """The list of samples a run is trained on: one readable JSON line each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ from imagesets.framing import Size, make_frame
 from imagesets.scan import Sample
 
 
-def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
-    """Return the manifest's lines, one a sample.
+def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterator[str]:
+    """Yield the manifest's lines, one a sample, each with its line end.
 
     A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
     is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption, repeats
@@ -20,7 +20,6 @@ def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
         samples: the pictures.
         buckets: the (height, width) each is trained at, in the same order.
     """
-    lines = []
     for sample, bucket in zip(samples, buckets, strict=True):
         frame = make_frame(sample.original_size, bucket, "center")
         entry = {
@@ -36,8 +35,12 @@ def manifest_text(samples: Sequence[Sample], buckets: Sequence[Size]) -> str:
             "repeats": sample.repeats,
             "aesthetic_score": sample.aesthetic_score,
         }
-        lines.append(json.dumps(entry, ensure_ascii=False))
-    return "".join(line + "\n" for line in lines)
+        yield json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def manifest_text(samples: Iterable[Sample], buckets: Iterable[Size]) -> str:
+    """Return the manifest whole; `manifest_lines` is for sets too large for that."""
+    return "".join(manifest_lines(samples, buckets))
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:

@@ -1,17 +1,23 @@
 """The order of an epoch: a pure function of the buckets, the repeats, the batch size, the seed and the epoch.
 
-A plan is global: every process makes the same one and takes its share, and resuming is slicing.
+A plan is global: every process makes the same one and takes its share, and resuming is slicing. It is kept as columns
+of numbers, and its batches are made as they are asked for: a million pictures take some tens of megabytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
-from imagesets.randomness import key_to_seed
+import numpy as np
+import numpy.typing as npt
 
-Size = tuple[int, int]
+from imagesets.buckets import AssignedBuckets, Size
+from imagesets.randomness import keys_to_seeds
+
+Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One showing of one picture: the sample's index and which of its repeats it is."""
 
@@ -19,7 +25,7 @@ class Item:
     repeat: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Items of one bucket that go through the model together: one micro batch."""
 
@@ -27,16 +33,73 @@ class Batch:
     items: tuple[Item, ...]
 
 
+class EpochPlan(Sequence[Batch]):
+    """The batches of one epoch, or a slice of them: a sequence as a tuple is, equal to any with the same batches."""
+
+    def __init__(
+        self, sizes: Sequence[Size], items: tuple[Integers, Integers], batches: tuple[Integers, Integers, Integers]
+    ) -> None:
+        """Put a plan together from its columns.
+
+        Args:
+            sizes: the buckets.
+            items: sample and repeat of each item, in an order in which those of a batch lie together.
+            batches: bucket (a place in `sizes`), first item and the one behind the last, of each batch in order.
+        """
+        self._sizes = sizes
+        self._samples, self._repeats = items
+        self._buckets, self._begins, self._ends = batches
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._begins)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> "EpochPlan": ...
+    def __getitem__(self, index: int | slice) -> "Batch | EpochPlan":
+        """Return a batch, or some of them as a plan of the same kind, which copies nothing."""
+        if isinstance(index, slice):
+            batches = (self._buckets[index], self._begins[index], self._ends[index])
+            return EpochPlan(self._sizes, (self._samples, self._repeats), batches)
+        span = slice(self._begins[index], self._ends[index])
+        items = zip(self._samples[span].tolist(), self._repeats[span].tolist(), strict=True)
+        return Batch(self._sizes[self._buckets[index]], tuple(Item(sample, repeat) for sample, repeat in items))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go over the batches in order."""
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a sequence of the same batches in the same order."""
+        if not isinstance(other, tuple | list | EpochPlan):
+            return NotImplemented
+        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        """Return the hash a tuple of the batches has."""
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        """Name the kind and the number of batches."""
+        return f"<EpochPlan of {len(self)} batches>"
+
+
 def epoch_plan(
-    buckets: Sequence[Size], repeats: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> tuple[Batch, ...]:
+    buckets: Sequence[Size],
+    repeats: "Sequence[int] | npt.NDArray[np.integer[Any]]",
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> EpochPlan:
     """Return the batches of one epoch, in order.
 
     Each item stands in exactly one batch, a batch has one bucket, and who is together with whom is drawn anew every
     epoch. A bucket's last batch may be short; none is dropped.
 
     Args:
-        buckets: of each sample, by index.
+        buckets: of each sample, by index; as `assign_buckets` returns them they cost least.
         repeats: how often each sample is seen in an epoch, by index.
         batch_size: items in a full batch.
         seed: of the run.
@@ -47,30 +110,52 @@ def epoch_plan(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, needs 1 or more")
-    by_bucket: dict[Size, list[Item]] = {}
-    for sample, (bucket, count) in enumerate(zip(buckets, repeats, strict=True)):
-        by_bucket.setdefault(bucket, []).extend(Item(sample, repeat) for repeat in range(count))
-    batches: list[Batch] = []
-    for bucket, items in by_bucket.items():
-        # A sort by keyed hashes is a shuffle whose result no library's version changes.
-        items.sort(key=lambda item: key_to_seed(seed, "plan-item", epoch, item.sample, item.repeat))
-        batches += [
-            Batch(bucket, tuple(items[start : start + batch_size])) for start in range(0, len(items), batch_size)
-        ]
-    batches.sort(key=lambda batch: key_to_seed(seed, "plan-batch", epoch, batch.items[0].sample, batch.items[0].repeat))
-    return tuple(batches)
+    if len(buckets) != len(repeats):
+        raise ValueError(f"got {len(buckets)} buckets and {len(repeats)} repeats, needs as many of each")
+    assigned = AssignedBuckets.of(buckets).in_order_of_appearance()
+    samples, numbers = _items(np.asarray(repeats, dtype=np.int64))
+    # A sort by keyed hashes is a shuffle whose result no library's version changes.
+    keys = keys_to_seeds((seed, "plan-item", epoch), samples, numbers)
+    item_buckets = assigned.indices[samples]
+    order = np.lexsort((keys, item_buckets))
+    samples, numbers, item_buckets = samples[order], numbers[order], item_buckets[order]
+    begins, ends = _cut(item_buckets, batch_size)
+    # A batch's place is drawn by its first item.
+    keys = keys_to_seeds((seed, "plan-batch", epoch), samples[begins], numbers[begins])
+    order = np.argsort(keys, kind="stable")
+    begins, ends = begins[order], ends[order]
+    return EpochPlan(assigned.sizes, (samples, numbers), (item_buckets[begins], begins, ends))
 
 
-def optimizer_steps(batches: Sequence[Batch], batches_per_step: int) -> tuple[tuple[Batch, ...], ...]:
+def _items(repeats: Integers) -> tuple[Integers, Integers]:
+    """Return sample and repeat of every item, by sample and then by repeat."""
+    counts = np.maximum(repeats, 0)
+    samples = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return samples, np.arange(len(samples)) - first[samples]
+
+
+def _cut(buckets: Integers, batch_size: int) -> tuple[Integers, Integers]:
+    """Cut items that lie sorted by bucket into batches; return where each begins and ends."""
+    counts = np.bincount(buckets)
+    first = np.cumsum(counts) - counts
+    per_bucket = -(-counts // batch_size)
+    of_batch = np.repeat(np.arange(len(counts)), per_bucket)
+    number = np.arange(len(of_batch)) - (np.cumsum(per_bucket) - per_bucket)[of_batch]
+    begins = first[of_batch] + number * batch_size
+    return begins, np.minimum(begins + batch_size, (first + counts)[of_batch])
+
+
+def optimizer_steps(batches: Sequence[Batch], batches_per_step: int) -> tuple[Sequence[Batch], ...]:
     """Group an epoch's batches into its optimizer steps, in order; the last step takes what is left."""
-    return tuple(tuple(batches[start : start + batches_per_step]) for start in range(0, len(batches), batches_per_step))
+    return tuple(batches[start : start + batches_per_step] for start in range(0, len(batches), batches_per_step))
 
 
-def process_share(batches: Sequence[Batch], num_processes: int, process_index: int) -> tuple[Batch, ...]:
+def process_share(batches: Sequence[Batch], num_processes: int, process_index: int) -> Sequence[Batch]:
     """Return what one of several processes takes of a step's or an epoch's batches: every `num_processes`-th.
 
     The shares are disjoint, together they are the whole, and their lengths differ by at most one.
     """
     if not 0 <= process_index < num_processes:
         raise ValueError(f"process_index: got {process_index}, needs 0 to {num_processes - 1}")
-    return tuple(batches[process_index::num_processes])
+    return batches[process_index::num_processes]

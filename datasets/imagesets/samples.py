@@ -1,14 +1,17 @@
 """What a scan finds: usable pictures, unusable ones with the reason, and what is allowed but worth a look."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image
 
 from imagesets.colours import Colour
+from imagesets.decoders import Decoders
 from imagesets.errors import PictureError
+from imagesets.files import PictureBytes
 from imagesets.framing import Frame, Size
 from imagesets.pictures import PictureFacts, Pixels, open_picture, render
 from imagesets.sources import DEFAULT_AESTHETIC_SCORE
@@ -35,6 +38,7 @@ class Sample:
         max_pixels: larger pictures are refused.
         aesthetic_score: from 0 to 10: what a refiner is told of it.
         buckets: the (height, width) it may be trained at; None for those of the whole set.
+        decoders: the processes that open it; None opens it in this one, for a picture of one's own making.
     """
 
     name: str
@@ -44,11 +48,12 @@ class Sample:
     caption: str
     repeats: int
     facts: PictureFacts
-    read: Callable[[], bytes] = field(compare=False, repr=False)
+    read: PictureBytes = field(compare=False, repr=False)
     background: Colour = (255, 255, 255)
     max_pixels: int = DEFAULT_MAX_PIXELS
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
     buckets: tuple[Size, ...] | None = None
+    decoders: Decoders | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Image.Image:
         """Open the picture: upright, 8-bit sRGB.
@@ -56,13 +61,10 @@ class Sample:
         Raises:
             PictureError: it has changed since it was scanned, or can no longer be read; the message names it.
         """
-        try:
-            content = self.read()
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                raise PictureError("it was changed since it was scanned. Start again")
-            return open_picture(content, self.background, self.max_pixels)
-        except PictureError as error:
-            raise PictureError(f"{self.name}: {error}") from error
+        with self._named_errors():
+            if self.decoders is not None:
+                return self.decoders.load(self.read, self.sha256, self.background, self.max_pixels)
+            return open_picture(self._unchanged_content(), self.background, self.max_pixels)
 
     def render(self, frame: Frame) -> Pixels:
         """Open the picture and return its pixels in a frame, (H, W, 3), uint8.
@@ -70,7 +72,23 @@ class Sample:
         Raises:
             PictureError: as `load` does, or the frame was made for another picture.
         """
-        return render(self.load(), frame)
+        with self._named_errors():
+            if self.decoders is not None:
+                return self.decoders.render(self.read, self.sha256, self.background, self.max_pixels, frame)
+            return render(open_picture(self._unchanged_content(), self.background, self.max_pixels), frame)
+
+    def _unchanged_content(self) -> bytes:
+        content = self.read()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise PictureError("it was changed since it was scanned. Start again")
+        return content
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PictureError as error:
+            raise PictureError(f"{self.name}: {error}") from error
 
 
 @dataclass(frozen=True)

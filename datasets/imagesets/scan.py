@@ -3,25 +3,28 @@
 Each picture is decoded whole, as training will, so that what is found here is all there is to find.
 """
 
-import hashlib
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from imagesets.captions import with_trigger
 from imagesets.colours import Colour, parse_colour
+from imagesets.decoders import Decoders, Examined, shared_decoders
 from imagesets.errors import PictureError
+from imagesets.files import PictureBytes
 from imagesets.folder import list_folder
 from imagesets.huggingface import list_dataset
-from imagesets.pictures import examine_picture
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
 from imagesets.sources import Entry, FolderSource, Listing, Source
 
 __all__ = ["BadPicture", "Note", "Sample", "ScanReport", "scan_sources"]
 
-_MAX_THREADS = 4
-"""A picture of the largest size takes some hundred megabytes while it is checked, in each thread."""
+_MAX_PART = 16
+"""Pictures a process is asked for at once: enough that it never waits, few enough that progress is seen."""
+
+_PICTURES_FOR_A_PROCESS = 8
+"""Starting a process takes as long as decoding some pictures: a few are left to one."""
 
 
 def scan_sources(
@@ -29,20 +32,24 @@ def scan_sources(
     background: str = "#ffffff",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
+    decoders: Decoders | None = None,
 ) -> ScanReport:
-    """Open and decode every picture of every source once.
+    """Open and decode every picture of every source once, in child processes on all cores.
 
     Args:
         sources: where to look.
         background: the colour under see-through parts, as '#rrggbb'.
         max_pixels: larger pictures are refused before they are decoded.
         progress: called with (done, total) after each picture of a source.
+        decoders: the processes that decode, now and when a sample is loaded; None takes those all share.
 
     Raises:
         SourceError: a source cannot be read at all.
+        DecoderError: no process that decodes can be started.
         ValueError: `background` is no colour.
     """
     colour = parse_colour(background)
+    pool = decoders or shared_decoders(max_pixels)
     listings = [
         (source, list_folder(source) if isinstance(source, FolderSource) else list_dataset(source))
         for source in sources
@@ -51,46 +58,76 @@ def scan_sources(
     samples: list[Sample] = []
     bad: list[BadPicture] = []
     notes: list[Note] = []
-    # Decoders release the interpreter's lock; results come back in order.
-    with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for source, listing in listings:
-            check = partial(_check, source=source, background=colour, max_pixels=max_pixels)
-            for entry, result in zip(listing.entries, pool.map(check, listing.entries), strict=True):
-                if isinstance(result, Sample):
-                    samples.append(result)
-                    notes += _notes(result, entry)
-                else:
-                    bad.append(result)
-                if progress is not None:
-                    progress(len(samples) + len(bad), total)
-            notes += _unused_captions(source, listing)
+    for source, listing in listings:
+        results = _examined_in_order(listing.entries, pool, colour, max_pixels)
+        for entry, result in zip(listing.entries, results, strict=True):
+            if isinstance(result, Examined):
+                sample = _sample(entry, source, result, colour, max_pixels, pool)
+                samples.append(sample)
+                notes += _notes(sample, entry)
+            else:
+                bad.append(BadPicture(source.label, entry.name, str(result)))
+            if progress is not None:
+                progress(len(samples) + len(bad), total)
+        notes += _unused_captions(source, listing)
     ignored = tuple(name for _, listing in listings for name in listing.ignored)
     return ScanReport(tuple(samples), tuple(bad), (*notes, *_duplicates(samples)), ignored)
 
 
-def _check(entry: Entry, source: Source, background: Colour, max_pixels: int) -> Sample | BadPicture:
-    """Read and decode one picture."""
-    if entry.problem is not None:
-        return BadPicture(source.label, entry.name, entry.problem)
-    assert entry.read is not None, "what has no problem can be read"
+def _examined_in_order(
+    entries: Sequence[Entry], decoders: Decoders, background: Colour, max_pixels: int
+) -> Iterator[Examined | PictureError]:
+    """Open every entry's picture, several processes at a time; a bounded number of parts is under way at once."""
+    num_processes = max(1, min(decoders.num_processes, len(entries) // _PICTURES_FOR_A_PROCESS))
+    size = max(1, min(_MAX_PART, len(entries) // (4 * num_processes)))
+    examine = partial(_examine_part, decoders=decoders, background=background, max_pixels=max_pixels)
+    under_way: deque[Future[list[Examined | PictureError]]] = deque()
+    threads = ThreadPoolExecutor(num_processes)
     try:
-        content = entry.read()
-        facts = examine_picture(content, max_pixels, entry.extension, background)
-    except PictureError as error:
-        return BadPicture(source.label, entry.name, str(error))
+        for start in range(0, len(entries), size):
+            under_way.append(threads.submit(examine, entries[start : start + size]))
+            if len(under_way) > 2 * num_processes:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+    except KeyboardInterrupt:
+        decoders.stop()  # nobody waits for what is under way
+        raise
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _examine_part(
+    entries: Sequence[Entry], decoders: Decoders, background: Colour, max_pixels: int
+) -> list[Examined | PictureError]:
+    """Open the pictures of some entries in one process."""
+    readable = [(_read_of(entry), entry.extension) for entry in entries if entry.problem is None]
+    results = iter(decoders.examine(readable, background, max_pixels) if readable else [])
+    return [PictureError(entry.problem) if entry.problem is not None else next(results) for entry in entries]
+
+
+def _read_of(entry: Entry) -> PictureBytes:
+    assert entry.read is not None, "what has no problem can be read"
+    return entry.read
+
+
+def _sample(
+    entry: Entry, source: Source, examined: Examined, background: Colour, max_pixels: int, decoders: Decoders
+) -> Sample:
     return Sample(
         name=entry.name,
         source=source.label,
-        sha256=hashlib.sha256(content).hexdigest(),
-        original_size=facts.size,
+        sha256=examined.sha256,
+        original_size=examined.facts.size,
         caption=with_trigger(entry.caption or "", source.trigger),
         repeats=source.repeats,
-        facts=facts,
-        read=entry.read,
+        facts=examined.facts,
+        read=_read_of(entry),
         background=background,
         max_pixels=max_pixels,
         aesthetic_score=source.aesthetic_score if entry.aesthetic_score is None else entry.aesthetic_score,
         buckets=source.buckets,
+        decoders=decoders,
     )
 
 

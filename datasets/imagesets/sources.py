@@ -1,10 +1,10 @@
 """Where pictures come from, as plain values, and what each yields. Reading them is `folder`'s and `huggingface`'s."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from imagesets.files import PictureBytes
 from imagesets.framing import Size
 
 DEFAULT_AESTHETIC_SCORE = 6.0
@@ -98,7 +98,7 @@ class Entry:
     problem: str | None = None
     aesthetic_score: float | None = None
     extension: str | None = None
-    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    read: PictureBytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import imagesets
-from finetune.errors import DataError
+from finetune.errors import AtelierError, DataError
 from finetune.recipe import Recipe, resolve_data_path
 from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, ListedBuckets, PaperBuckets, Source
 from finetune.training.pictures import Size, TrainingPictures
@@ -22,6 +22,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
 
     Raises:
         DataError: a source cannot be read at all.
+        AtelierError: no process that decodes pictures can be started.
     """
     data = recipe.data
     try:
@@ -33,6 +34,8 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
         )
     except imagesets.SourceError as error:
         raise DataError(f"{error}\nName the pictures with: data.sources.0.path=FOLDER") from error
+    except imagesets.DecoderError as error:
+        raise AtelierError(str(error)) from error
 
 
 def require_usable(report: ScanReport, on_bad_image: str) -> None:

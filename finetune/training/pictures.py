@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from finetune.errors import DataError
-from imagesets.buckets import assign_bucket
+from imagesets.buckets import AssignedBuckets, assign_buckets
 from imagesets.framing import Frame, make_frame
-from imagesets.plan import Batch, Item, epoch_plan
+from imagesets.plan import EpochPlan, Item, epoch_plan
 from imagesets.randomness import key_to_fraction
 from imagesets.scan import Sample
 
@@ -59,16 +61,20 @@ class TrainingPictures:
     def __post_init__(self) -> None:
         if not self.samples:
             raise DataError("there is no picture to train on. Give a folder with JPEG, PNG or WebP files.")
-        assigned = tuple(assign_bucket(sample.original_size, sample.buckets or self.buckets) for sample in self.samples)
-        object.__setattr__(self, "_assigned", assigned)
+        object.__setattr__(self, "_assigned", _assigned(self.samples, self.buckets))
         object.__setattr__(self, "_plans", {})
         # Every epoch has as many batches; asking the plan at each step would drop the epoch's own from memory.
         object.__setattr__(self, "_steps_per_epoch", -(-len(self._plan(0)) // self.batches_per_step))
 
+    @property
+    def assigned(self) -> AssignedBuckets:
+        """The (height, width) each sample is trained at."""
+        assigned: AssignedBuckets = self._assigned  # type: ignore[attr-defined]
+        return assigned
+
     def bucket_of(self, index: int) -> Size:
         """Return the (height, width) sample `index` is trained at."""
-        assigned: tuple[Size, ...] = self._assigned  # type: ignore[attr-defined]
-        return assigned[index]
+        return self.assigned[index]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -124,15 +130,25 @@ class TrainingPictures:
         key = (self.seed, "crop of a few", crop, index)
         return make_frame(self.samples[index].original_size, self.bucket_of(index), self.crop, flipped=flipped, key=key)
 
-    def _plan(self, epoch: int) -> tuple[Batch, ...]:
-        plans: dict[int, tuple[Batch, ...]] = self._plans  # type: ignore[attr-defined]
+    def _plan(self, epoch: int) -> EpochPlan:
+        plans: dict[int, EpochPlan] = self._plans  # type: ignore[attr-defined]
         if epoch not in plans:
             plans.clear()
-            plans[epoch] = epoch_plan(
-                [self.bucket_of(index) for index in range(len(self.samples))],
-                [sample.repeats for sample in self.samples],
-                self.micro_batch_size,
-                self.seed,
-                epoch,
-            )
+            repeats = np.fromiter((sample.repeats for sample in self.samples), np.int64, len(self.samples))
+            plans[epoch] = epoch_plan(self.assigned, repeats, self.micro_batch_size, self.seed, epoch)
         return plans[epoch]
+
+
+def _assigned(samples: Sequence[Sample], buckets: Sequence[Size]) -> AssignedBuckets:
+    """Assign every sample its bucket, out of its own where it has some."""
+    choices: dict[int, tuple[Sequence[Size], list[int]]] = {}
+    for index, sample in enumerate(samples):
+        # A source's samples share one object; hashing the sizes a million times would take longer than all else.
+        choices.setdefault(id(sample.buckets), (sample.buckets or buckets, []))[1].append(index)
+    sizes = tuple(dict.fromkeys(size for choice, _ in choices.values() for size in choice))
+    places = {size: place for place, size in enumerate(sizes)}
+    indices = np.empty(len(samples), dtype=np.int64)
+    for choice, members in choices.values():
+        taken = assign_buckets((samples[index].original_size for index in members), choice)
+        indices[members] = np.array([places[size] for size in choice])[taken.indices]
+    return AssignedBuckets(sizes, indices)

@@ -68,3 +68,28 @@ def orientation_exif(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif.tobytes()
+
+
+def endless_jpeg(height: int, width: int, num_scans: int) -> bytes:
+    """Return a sound progressive grey JPEG that says nothing in very many passes over all its blocks.
+
+    Each pass costs a decoder a walk over every block, and the file some bytes: runs of 32,767 empty blocks (ITU T.81,
+    G.1.2.2). The first pass holds the blocks' means, all alike.
+    """
+    blocks = (height // 8) * (width // 8)
+    parts = [
+        b"\xff\xd8",
+        b"\xff\xdb" + struct.pack(">HB", 67, 0) + b"\x01" * 64,
+        b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00",
+        # One code each, '0': a difference of no bits for the means; a run of 2**14 blocks and more for the rest.
+        b"\xff\xc4" + struct.pack(">HB", 20, 0x00) + b"\x01" + b"\x00" * 15 + b"\x00",
+        b"\xff\xc4" + struct.pack(">HB", 20, 0x10) + b"\x01" + b"\x00" * 15 + b"\xe0",
+        b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00" + b"\x00\x00\x01" + b"\x00" * (blocks // 8),
+    ]
+    # '0' and fourteen bits of ones: a run of 2**14 + 2**14 - 1 blocks.
+    bits = "".join("0" + "1" * 14 for _ in range(blocks // 32767 + 1))
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00" + b"\x01\x3f\x01" + data
+    refining = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00" + b"\x01\x3f\x10" + data
+    return b"".join([*parts, scan, *[refining] * num_scans, b"\xff\xd9"])

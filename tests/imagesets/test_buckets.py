@@ -2,11 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesets.buckets import PAPER_BUCKETS, Size, assign_bucket, generated_buckets, symmetric_buckets
+from imagesets.buckets import (
+    PAPER_BUCKETS,
+    AssignedBuckets,
+    Size,
+    assign_bucket,
+    assign_buckets,
+    generated_buckets,
+    symmetric_buckets,
+)
 
 SIZES = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
 
@@ -100,3 +109,48 @@ def test_generated_buckets_at_the_papers_area_are_close_to_the_papers() -> None:
 def test_generated_buckets_that_cannot_be_are_refused(resolution: int, step: int, max_aspect: float) -> None:
     with pytest.raises(ValueError, match=f"resolution {resolution}, step {step}"):
         generated_buckets(resolution, step, max_aspect)
+
+
+SMALL = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+@given(
+    st.lists(SIZES, max_size=30), st.sampled_from([PAPER_BUCKETS, symmetric_buckets(), generated_buckets(64, 8, 4.0)])
+)
+def test_many_at_once_are_assigned_as_each_alone(sizes: list[Size], buckets: tuple[Size, ...]) -> None:
+    assert list(assign_buckets(sizes, buckets)) == [assign_bucket(size, buckets) for size in sizes]
+
+
+@given(st.lists(SMALL, min_size=1, max_size=30), st.lists(SMALL, min_size=1, max_size=8))
+def test_ties_fall_alike_for_many_and_for_one(sizes: list[Size], buckets: list[Size]) -> None:
+    """Small sides make equal aspects and exact middles of two aspects common."""
+    assert list(assign_buckets(sizes, buckets)) == [assign_bucket(size, buckets) for size in sizes]
+
+
+def test_every_exact_middle_of_two_buckets_goes_where_one_picture_would() -> None:
+    buckets = [(1, 1), (1, 4), (4, 1), (2, 2), (4, 9), (9, 4)]
+    middles = [(1, 2), (2, 1), (2, 3), (3, 2), (5, 10), (10, 5), (3, 3)]
+    assert list(assign_buckets(middles, buckets)) == [assign_bucket(size, buckets) for size in middles]
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**40), st.integers(1, 2**40)), min_size=1, max_size=10))
+def test_sizes_beyond_numpys_whole_numbers_do_not_overflow(sizes: list[Size]) -> None:
+    assert list(assign_buckets(sizes, PAPER_BUCKETS)) == [assign_bucket(size, PAPER_BUCKETS) for size in sizes]
+
+
+def test_an_assignment_reads_as_a_sequence_of_sizes() -> None:
+    sizes = [(512, 2048), (1024, 1024), (1000, 1000), (2048, 512)]
+    assigned = assign_buckets(np.array(sizes), PAPER_BUCKETS)
+    assert (len(assigned), assigned[0], assigned[-1]) == (4, (512, 2048), (2048, 512))
+    assert list(assigned[1:3]) == [(1024, 1024), (1024, 1024)]
+    in_order = assigned.in_order_of_appearance()
+    assert list(in_order) == list(assigned)
+    assert list(in_order.sizes) == [(512, 2048), (1024, 1024), (2048, 512)]
+    again = AssignedBuckets.of(list(assigned))
+    assert (list(again), again.indices.tolist()) == (list(assigned), [0, 1, 1, 2])
+
+
+@pytest.mark.parametrize(("sizes", "buckets"), [([(1, 1)], []), ([(0, 1)], [(1, 1)]), ([(1, 1)], [(1, 0)])])
+def test_what_has_no_bucket_is_refused(sizes: list[Size], buckets: list[Size]) -> None:
+    with pytest.raises(ValueError, match="there must be a bucket"):
+        assign_buckets(sizes, buckets)

@@ -1,14 +1,19 @@
 """Epoch plans: everything once, one bucket a batch, the same for every process, drawn anew each epoch."""
 
 import itertools
+import tracemalloc
 from collections import Counter
+from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagesets.buckets import AssignedBuckets, assign_buckets, generated_buckets
 from imagesets.plan import Batch, Item, epoch_plan, optimizer_steps, process_share
+from imagesets.randomness import key_to_seed
 
 BUCKETS = [(1024, 1024), (832, 1216), (1216, 832)]
 SAMPLES = st.lists(st.tuples(st.sampled_from(BUCKETS), st.integers(1, 3)), max_size=40)
@@ -16,7 +21,7 @@ SAMPLES = st.lists(st.tuples(st.sampled_from(BUCKETS), st.integers(1, 3)), max_s
 
 def plan(
     samples: list[tuple[tuple[int, int], int]], batch_size: int = 4, seed: int = 0, epoch: int = 0
-) -> tuple[Batch, ...]:
+) -> Sequence[Batch]:
     return epoch_plan(
         [bucket for bucket, _ in samples], [repeats for _, repeats in samples], batch_size, seed=seed, epoch=epoch
     )
@@ -106,10 +111,76 @@ def test_steps_are_slices_of_the_plan_and_the_last_takes_what_is_left(
     assert all(len(step) == batches_per_step for step in steps[:-1])
 
 
+def written_out(
+    buckets: Sequence[tuple[int, int]], repeats: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> tuple[Batch, ...]:
+    """The plan, one item after the other: how it was first written, and what runs of that time can be resumed with."""
+    by_bucket: dict[tuple[int, int], list[Item]] = {}
+    for sample, (bucket, count) in enumerate(zip(buckets, repeats, strict=True)):
+        by_bucket.setdefault(bucket, []).extend(Item(sample, repeat) for repeat in range(count))
+    batches: list[Batch] = []
+    for bucket, items in by_bucket.items():
+        items.sort(key=lambda item: key_to_seed(seed, "plan-item", epoch, item.sample, item.repeat))
+        batches += [
+            Batch(bucket, tuple(items[start : start + batch_size])) for start in range(0, len(items), batch_size)
+        ]
+    batches.sort(key=lambda batch: key_to_seed(seed, "plan-batch", epoch, batch.items[0].sample, batch.items[0].repeat))
+    return tuple(batches)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(BUCKETS), st.integers(0, 3)), max_size=40),
+    st.integers(1, 6),
+    st.integers(0, 2**40),
+    st.integers(0, 3),
+)
+def test_the_columns_hold_the_plan_that_is_written_out(
+    samples: list[tuple[tuple[int, int], int]], batch_size: int, seed: int, epoch: int
+) -> None:
+    buckets, repeats = [bucket for bucket, _ in samples], [count for _, count in samples]
+    expected = written_out(buckets, repeats, batch_size, seed, epoch)
+    for given_buckets in (buckets, AssignedBuckets.of(buckets)):
+        columns = epoch_plan(given_buckets, repeats, batch_size, seed, epoch)
+        assert tuple(columns) == expected
+        assert columns == expected
+        assert [columns[index] for index in range(len(columns))] == list(expected)
+        assert hash(columns) == hash(expected)
+
+
+def test_a_plan_of_more_pictures_than_are_hashed_at_once_is_the_one_written_out() -> None:
+    sizes = [(32 + index % 97, 32 + index % 89) for index in range(70_000)]
+    buckets = generated_buckets(64, 8, 4.0)
+    assigned = assign_buckets(sizes, buckets)
+    repeats = [1 + index % 2 for index in range(len(sizes))]
+    assert tuple(epoch_plan(assigned, repeats, 4, 7, 2)) == written_out(list(assigned), repeats, 4, 7, 2)
+
+
+def test_a_slice_of_a_plan_is_a_plan_and_copies_no_items() -> None:
+    whole = plan([(bucket, 2) for bucket in BUCKETS * 8], 4)
+    for part in (slice(3, 9), slice(None, None, 2), slice(-4, None), slice(50, None)):
+        assert whole[part] == tuple(whole)[part]
+    assert whole[2:][3] == whole[5]
+    assert whole[1:] != whole
+    assert whole != "no plan"
+
+
+def test_a_million_pictures_take_some_tens_of_megabytes() -> None:
+    """Counted for a part of them: at most 100 bytes a picture stay, and 300 are taken while planning."""
+    count = 40_000
+    assigned = AssignedBuckets(BUCKETS, np.arange(count) % 3)
+    tracemalloc.start()
+    whole = epoch_plan(assigned, np.ones(count, np.int64), 4, 0, 0)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(whole) == 3 * ceil(ceil(count / 3) / 4)
+    assert held < 100 * count
+    assert peak < 300 * count + 2**24
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size: got 0, needs 1 or more"):
         epoch_plan([(64, 64)], [1], 0, 0, 0)
     with pytest.raises(ValueError, match="process_index: got 2, needs 0 to 1"):
         process_share((), 2, 2)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="got 1 buckets and 2 repeats"):
         epoch_plan([(64, 64)], [1, 1], 1, 0, 0)

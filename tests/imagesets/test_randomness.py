@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesets.randomness import key_to_fraction, key_to_seed, keyed_numpy
+from imagesets.randomness import key_to_fraction, key_to_seed, keyed_numpy, keys_to_seeds
 
 parts = st.lists(st.integers(-(2**70), 2**70) | st.text(), max_size=5)
 
@@ -46,3 +46,17 @@ def test_a_generator_starts_anew_for_each_call() -> None:
     assert first is not second
     assert np.array_equal(first.random(8), second.random(8))
     assert not np.array_equal(keyed_numpy(1, "noise").random(8), keyed_numpy(2, "noise").random(8))
+
+
+@given(parts, st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 3)), max_size=20))
+def test_many_keys_at_once_give_the_seeds_of_each(prefix: list[int | str], rows: list[tuple[int, int]]) -> None:
+    columns = np.array(rows, np.int64).reshape(-1, 2).T
+    assert keys_to_seeds(prefix, *columns).tolist() == [key_to_seed(*prefix, *row) for row in rows]
+    assert keys_to_seeds(prefix, columns[0]).tolist() == [key_to_seed(*prefix, one) for one, _ in rows]
+
+
+def test_many_keys_are_hashed_in_parts_that_join_without_a_seam() -> None:
+    count = 2**16 + 3
+    seeds = keys_to_seeds((5, "plan-item"), np.arange(count), np.zeros(count, np.int64))
+    for row in (0, 2**16 - 1, 2**16, count - 1):
+        assert seeds[row] == key_to_seed(5, "plan-item", row, 0)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from imagesets.buckets import assign_bucket, generated_buckets
+from imagesets.decoders import Decoders
 from imagesets.errors import PictureError, SourceError
 from imagesets.framing import make_frame
 from imagesets.manifest import manifest_text, read_manifest
@@ -325,18 +326,10 @@ def test_a_folder_that_may_not_be_listed_is_bad(tmp_path: Path, monkeypatch: pyt
     assert (bad.name, bad.reason) == ("locked", "the folder cannot be read: Permission denied")
 
 
-def test_a_file_that_may_not_be_read_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_bad(tmp_path: Path, hostile_decoders: Decoders) -> None:
     save(tmp_path / "a.png")
     save(tmp_path / "locked.png")
-    opens = os.open
-
-    def refusing(path: str | Path, flags: int) -> int:
-        if Path(path).name == "locked.png":
-            raise PermissionError(13, "Permission denied", str(path))
-        return opens(path, flags)
-
-    monkeypatch.setattr(os, "open", refusing)
-    report = scan(tmp_path)
+    report = scan(tmp_path, decoders=hostile_decoders)
     assert [sample.name for sample in report.samples] == ["a.png"]
     assert [(bad.name, bad.reason) for bad in report.bad] == [("locked.png", "it cannot be read: Permission denied")]
 

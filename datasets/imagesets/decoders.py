@@ -1,0 +1,300 @@
+"""Opens pictures in child processes of bounded memory and time, so that no file can take its reader down.
+
+A child that crashes, hangs or wants too much memory costs the one picture it was at, which is refused with the reason;
+another child goes on. What ended a child other than by time is tried once more, alone in a fresh one: no picture is
+refused for what another left behind. Which limits the system itself keeps to is in `decoding_process`; a child can
+still read what its user can read: it is a fuse, not a prison.
+"""
+
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imagesets.colours import Colour
+from imagesets.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
+from imagesets.errors import PictureError
+from imagesets.files import FileInFolder, PictureBytes
+from imagesets.framing import Frame
+from imagesets.pictures import PictureFacts, Pixels
+
+_CHILD_MODULE = "imagesets.decoding_child"
+_WATCH_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is known of a picture that can be used.
+
+    Attributes:
+        sha256: of its bytes, in hexadecimal.
+        facts: its size, colour mode and so on.
+    """
+
+    sha256: str
+    facts: PictureFacts
+
+
+class DecodersStopped(Exception):  # noqa: N818  # it is no error, but an end that was asked for
+    """`stop` was called while pictures were being opened."""
+
+
+class _Children:
+    """The processes of one pool, and the thread that ends those that take too long and buries those that are done."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.stopped = False
+        self._lock = threading.Lock()
+        self._idle: list[DecodingProcess] = []
+        self._busy: set[DecodingProcess] = set()
+        self._watch: threading.Thread | None = None
+
+    def take(self) -> DecodingProcess | None:
+        """Return an idle one, which is busy from then on."""
+        with self._lock:
+            child = self._idle.pop() if self._idle else None
+            if child is not None:
+                self._busy.add(child)
+            return child
+
+    def add(self, child: DecodingProcess) -> None:
+        """Count a new one among the busy."""
+        with self._lock:
+            self._busy.add(child)
+            if self._watch is None:
+                self._watch = threading.Thread(target=self._look_after, name="decoding watch", daemon=True)
+                self._watch.start()
+
+    def give_back(self, child: DecodingProcess) -> None:
+        """Make a busy one idle."""
+        with self._lock:
+            self._busy.discard(child)
+            if not self.stopped:
+                self._idle.append(child)
+                return
+        child.kill()
+
+    def drop(self, child: DecodingProcess) -> None:
+        """Forget a busy one, which is gone."""
+        with self._lock:
+            self._busy.discard(child)
+
+    def interrupt(self) -> None:
+        """End all at once; those who use one meet a failure, and none is kept any more."""
+        with self._lock:
+            self.stopped = True
+            idle, self._idle = self._idle, []
+            for child in self._busy:
+                child.interrupt()
+        for child in idle:
+            child.kill()
+
+    def end(self) -> None:
+        """End all when the pool is gone; a fork of its process leaves them alone."""
+        if os.getpid() == self.owner:
+            self.interrupt()
+
+    def _look_after(self) -> None:
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            with self._lock:
+                ended = [child for child in self._idle if child.has_ended()]
+                self._idle = [child for child in self._idle if child not in ended]
+                now = time.monotonic()
+                for child in self._busy:
+                    child.check(now)
+                if not (self._idle or self._busy):
+                    self._watch = None
+                done = self._watch is None
+            for child in ended:
+                child.kill()
+            if done:
+                return
+
+
+class Decoders:
+    """A pool of decoding processes. Any number of threads may use it.
+
+    A process is started when it is needed, and ends by itself when it has had nothing to do for a while. Used as a
+    context manager, the pool ends them all at the end of the block, otherwise when it is no longer referred to.
+    """
+
+    def __init__(self, limits: DecodingLimits, num_processes: int | None = None, module: str = _CHILD_MODULE) -> None:
+        """Prepare a pool; nothing is started yet.
+
+        Args:
+            limits: what one picture may cost.
+            num_processes: at once, at most; None for one each core, as far as memory allows.
+            module: whose `main` the processes run.
+        """
+        self.limits = limits
+        self.num_processes = num_processes or _num_processes(limits)
+        self._module = module
+        self._places = threading.BoundedSemaphore(self.num_processes)
+        self._children = _Children()
+        self._finalizer = weakref.finalize(self, self._children.end)
+
+    def __enter__(self) -> "Decoders":
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End its processes."""
+        self.stop()
+
+    def examine(
+        self, files: Sequence[tuple[PictureBytes, str | None]], background: Colour, max_pixels: int
+    ) -> list[Examined | PictureError]:
+        """Open pictures whole, as training will, one after the other in one process, and say what they are.
+
+        Args:
+            files: what returns each picture's bytes, and its name's ending, to find mislabelled files.
+            background: the colour under what is see-through.
+            max_pixels: above this many, a picture is refused before a pixel is decoded.
+
+        Returns:
+            For each what it is, or why it cannot be used.
+
+        Raises:
+            DecoderError: no process can be started.
+            DecodersStopped: `stop` was called meanwhile.
+        """
+        settings = {"do": "examine", "background": background, "max_pixels": max_pixels}
+        requests = [_request(content, {**settings, "extension": extension}) for content, extension in files]
+        return [answer if isinstance(answer, PictureError) else _examined(answer) for answer in self._ask(requests)]
+
+    def load(self, content: PictureBytes, sha256: str, background: Colour, max_pixels: int) -> Image.Image:
+        """Return a picture upright, in 8-bit sRGB.
+
+        Args:
+            content: what returns the picture's bytes.
+            sha256: of its bytes, when they were last looked at.
+            background: the colour under what is see-through.
+            max_pixels: above this many, it is refused.
+
+        Raises:
+            PictureError: it cannot be used, or has changed.
+            DecoderError: no process can be started.
+        """
+        settings = {"do": "load", "sha256": sha256, "background": background, "max_pixels": max_pixels}
+        pixels = self._pixels(content, settings)
+        return Image.frombuffer("RGB", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGB", 0, 1).copy()
+
+    def render(self, content: PictureBytes, sha256: str, background: Colour, max_pixels: int, frame: Frame) -> Pixels:
+        """Return a picture's pixels in a frame, (H, W, 3), uint8.
+
+        Args:
+            content: what returns the picture's bytes.
+            sha256: of its bytes, when they were last looked at.
+            background: the colour under what is see-through.
+            max_pixels: above this many, it is refused.
+            frame: how it is resized, cut and mirrored.
+
+        Raises:
+            PictureError: it cannot be used, or has changed.
+            DecoderError: no process can be started.
+        """
+        settings = {"do": "render", "sha256": sha256, "background": background, "max_pixels": max_pixels}
+        return self._pixels(content, {**settings, "frame": asdict(frame)})
+
+    def stop(self) -> None:
+        """End all processes at once, whatever they do: whoever waits for one meets `DecodersStopped`."""
+        self._renew().interrupt()
+
+    def _renew(self) -> _Children:
+        """Begin with no processes, and return those there were."""
+        old, self._children = self._children, _Children()
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, self._children.end)
+        return old
+
+    def _pixels(self, content: PictureBytes, settings: dict[str, Any]) -> Pixels:
+        (answer,) = self._ask([_request(content, settings)])
+        if isinstance(answer, PictureError):
+            raise answer
+        message, payload = answer
+        height, width = message["size"]
+        return np.frombuffer(payload, np.uint8).reshape(height, width, 3).copy()
+
+    def _ask(self, requests: Sequence[Request]) -> list[Answer | PictureError]:
+        answers: list[Answer | PictureError] = []
+        again = False  # whether the next request has ended a process before
+        while len(answers) < len(requests):
+            rest = requests[len(answers) :]
+            try:
+                with self._child(fresh=again) as child:
+                    for answer in child.answers(rest[:1] if again else rest):
+                        answers.append(_refusal_or_answer(answer))  # noqa: PERF401  # what came before a failure stays
+                again = False
+            except DecodingFailure as failure:
+                if again or failure.kind == "time":
+                    answers.append(PictureError(failure.reason))
+                    again = False
+                else:
+                    again = True
+        return answers
+
+    @contextmanager
+    def _child(self, *, fresh: bool) -> Iterator[DecodingProcess]:
+        """Lend a process; one over which something went wrong is not lent again."""
+        with self._places:
+            if self._children.owner != os.getpid():
+                self._renew()  # a fork has its parent's children, and must not talk with them
+            children = self._children
+            child = None if fresh else children.take()
+            if child is None:
+                child = DecodingProcess(self.limits, self._module)
+                children.add(child)
+            try:
+                yield child
+            except BaseException as error:
+                children.drop(child)
+                child.kill()
+                if children.stopped and isinstance(error, DecodingFailure):
+                    raise DecodersStopped from error
+                raise
+            children.give_back(child)
+
+
+@functools.cache
+def shared_decoders(max_pixels: int) -> Decoders:
+    """Return the pool that all of this process shares who read pictures of up to so many pixels."""
+    return Decoders(DecodingLimits.for_pixels(max_pixels))
+
+
+def _request(content: PictureBytes, message: dict[str, Any]) -> Request:
+    if isinstance(content, FileInFolder):
+        return Request({**message, "file": (os.fspath(content.root.absolute()), content.name)})
+    return Request({**message, "file": None}, content)
+
+
+def _refusal_or_answer(answer: Answer | PictureError) -> Answer | PictureError:
+    if isinstance(answer, PictureError) or "refused" not in answer[0]:
+        return answer
+    return PictureError(str(answer[0]["refused"]))
+
+
+def _examined(answer: Answer) -> Examined:
+    facts = answer[0]["facts"]
+    height, width = facts["size"]
+    return Examined(answer[0]["sha256"], PictureFacts(**{**facts, "size": (height, width)}))
+
+
+def _num_processes(limits: DecodingLimits) -> int:
+    """Return how many may decode at once: one each core, and no more than memory holds if all take what they may."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(psutil.virtual_memory().available) // limits.memory_bytes))

@@ -1,0 +1,79 @@
+"""A decoding process whose decoder has flaws: pictures that hold certain words make it crash, hang, eat or babble.
+
+No decoder's real flaw stays a flaw, so the ways in which one can fail are played. It also finds some files
+locked, which a test that runs as root cannot make.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from imagesets import decoding_child
+from imagesets.pictures import PictureFacts
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def eat() -> None:
+    eaten = []
+    while True:
+        eaten.append(bytearray(2**24))
+
+
+def stumble() -> None:
+    raise LookupError("of a kind no decoder should raise")
+
+
+def babble() -> None:
+    """Write nonsense where the answers go."""
+    for handle in range(3, 10):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(handle).st_mode):
+                os.write(handle, b"\xff" * 4096)
+
+
+def break_later() -> None:
+    """Leave something behind that ends the process over the next picture."""
+    FLAWS[b"IHDR"] = os.abort
+
+
+FLAWS: dict[bytes, Callable[[], object]] = {
+    b"flaw: spin": spin,
+    b"flaw: wait": lambda: time.sleep(3600),
+    b"flaw: stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    b"flaw: eat": eat,
+    b"flaw: segfault": lambda: ctypes.string_at(0),
+    b"flaw: abort": os.abort,
+    b"flaw: killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    b"flaw: exit": lambda: os._exit(3),
+    b"flaw: stumble": stumble,
+    b"flaw: babble": babble,
+    b"flaw: later": break_later,
+}
+
+
+def main(memory_bytes: int, cpu_seconds: float) -> None:
+    sound, opens = decoding_child.examine_picture, os.open
+
+    def examine(content: bytes, *settings: object) -> PictureFacts:
+        for word, flaw in list(FLAWS.items()):
+            if word in content:
+                flaw()
+        return sound(content, *settings)  # type: ignore[arg-type]
+
+    def refusing(path: "str | Path", flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == "locked.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opens(path, flags, mode)
+
+    decoding_child.examine_picture = examine
+    os.open = refusing  # type: ignore[assignment]
+    decoding_child.main(memory_bytes, cpu_seconds)

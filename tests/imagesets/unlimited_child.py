@@ -1,0 +1,9 @@
+"""The decoding process of `hostile_child` on a system that keeps no limit of memory."""
+
+from imagesets import decoding_child
+from tests.imagesets import hostile_child
+
+
+def main(memory_bytes: int, cpu_seconds: float) -> None:
+    decoding_child._limit_memory = lambda _: False
+    hostile_child.main(memory_bytes, cpu_seconds)
