@@ -6,6 +6,8 @@ pixels mean (orientation, colours, transparency) is the work of `pictures`.
 """
 
 import struct
+import zlib
+from collections.abc import Iterator
 from io import BytesIO
 
 from PIL import Image
@@ -33,6 +35,10 @@ PICTURE_LIKE = EXTENSIONS.union(_NOT_READ)
 # multi-picture files, as phones write them. The classes themselves do neither.
 _READERS: dict[str, type[ImageFile]] = {"JPEG": JpegImageFile, "PNG": PngImageFile, "WEBP": WebPImageFile}
 
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column, and the distance of rows and columns, of the passes of an interlaced PNG."""
+
+_UNPACKED_AT_ONCE = 2**20
 _MIN_SIDE_PX = 8
 _MAX_ASPECT = 20
 _OTHER_SIGNATURES = {
@@ -83,7 +89,45 @@ def decode(content: bytes, max_pixels: int, extension: str | None = None) -> Ima
         raise PictureError(
             f"its pixels cannot be read, the file may be cut short: {_said(error)}. Save or download it again"
         ) from error
+    if kind == "PNG" and _may_end_too_soon(picture) and not _png_has_all_rows(content):
+        raise PictureError("its pixels end too soon, and the rest would be black. Save or download it again")
     return picture
+
+
+def _may_end_too_soon(picture: Image.Image) -> bool:
+    """Whether the last row or the one above it is all zeros, as Pillow leaves rows that are not in the file."""
+    width, height = picture.size
+    return not all(any(picture.crop((0, row, width, row + 1)).tobytes()) for row in (height - 2, height - 1))
+
+
+def _png_has_all_rows(content: bytes) -> bool:
+    """Whether a PNG's first frame unpacks to as many bytes as its header promises (PNG specification, 7.2 and 8.2).
+
+    Pillow takes a stream that ends properly, and too soon, for a whole one.
+    """
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", content, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    passes = _ADAM7 if content[28] else ((0, 0, 1, 1),)
+    missing = 0
+    for top, left, down, across in passes:
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        missing += rows * (1 + -(-columns * bits // 8)) if rows > 0 < columns else 0
+    unpack = zlib.decompressobj()
+    for packed in _png_data(content):
+        while packed and missing > 0:
+            missing -= len(unpack.decompress(packed, _UNPACKED_AT_ONCE))
+            packed = unpack.unconsumed_tail
+    return missing <= 0
+
+
+def _png_data(content: bytes) -> Iterator[bytes]:
+    """Yield what the chunks of a PNG's pixels hold, whose lengths and checksums are known to be right."""
+    place = 8
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            yield content[place + 8 : place + 8 + length]
+        place += 12 + length
 
 
 def picture_format(content: bytes) -> str:
