@@ -17,6 +17,7 @@ FLOORS = {
     "finetune.run": 1,
     "finetune.model": 2,
     "finetune.adapters": 2,
+    "finetune.cache": 3,
     "finetune.export": 3,
     "finetune.preview": 4,
     "finetune.training": 5,

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.cli import data_inspect
+from finetune.cli import data_cache, data_inspect
 
-VERBS: Sequence[Any] = (data_inspect,)
+VERBS: Sequence[Any] = (data_inspect, data_cache)
 """The modules that add a verb each, in the order of the help."""
 
 

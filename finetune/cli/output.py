@@ -26,6 +26,13 @@ def format_bytes(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def format_pace(seconds_each: float) -> str:
+    """Write how fast things of a kind are done as '12.5/s' or '1.8 s each'."""
+    if seconds_each <= 0:
+        return "-"
+    return f"{1 / seconds_each:.1f}/s" if seconds_each < 1 else f"{seconds_each:.1f} s each"
+
+
 def format_rate(seconds_per_step: float) -> str:
     """Write a speed as '4.2 steps/s' or '1.8 s/step'."""
     if seconds_per_step <= 0:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import IO, Any, Protocol
 
-from finetune.cli.output import format_bytes, format_duration, format_rate
+from finetune.cli.output import format_bytes, format_duration, format_pace, format_rate
 from finetune.run.events import Event
 
 _RATE_STEPS = 20
@@ -65,7 +65,29 @@ class Figures:
         )
 
 
-_QUIET_STAGES = ("train", "export", "previews")
+class StageFigures:
+    """The rate and time left of the stages before training: encoding, loading."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[int, float]] = {}
+
+    def is_new(self, event: Event) -> bool:
+        """Whether a stage has just been heard of, and has something left to do."""
+        return event["name"] not in self._begun and event["done"] < event["total"]
+
+    def line(self, event: Event) -> str:
+        """Say how fast a stage goes on, not counting what was there before; '' while that is not known."""
+        now = time.monotonic()
+        first, began = self._begun.setdefault(event["name"], (event["done"], now))
+        done, left = event["done"] - first, event["total"] - event["done"]
+        if done <= 0 or now <= began:
+            return ""
+        seconds_each = (now - began) / done
+        end = f"{format_duration(seconds_each * left)} left" if left else format_duration(now - began)
+        return f"{format_pace(seconds_each)}  {end}"
+
+
+_QUIET_STAGES = ("train", "export", "previews", "cache")
 _SHORT = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2", "vae": "vae"}
 
 
@@ -75,6 +97,7 @@ class PlainLines:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._figures = Figures()
+        self._stages = StageFigures()
         self._last = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -89,6 +112,9 @@ class PlainLines:
             self._last = now
             self._say(f"step {event['step']}/{self._figures.total_steps}  {self._figures.line(event)}")
             return
+        if event["kind"] == "stage" and event["name"] not in _QUIET_STAGES:
+            self._stage(event)
+            return
         text = describe(event)
         if text:
             self._say(text)
@@ -96,6 +122,16 @@ class PlainLines:
     def close(self) -> None:
         """Write what is left in the buffer."""
         self._stream.flush()
+
+    def _stage(self, event: Event) -> None:
+        """Say that a stage begins, and now and then how far it is."""
+        is_new, figures, now = self._stages.is_new(event), self._stages.line(event), time.monotonic()
+        if is_new:
+            self._last = now
+            self._say(f"{event['name']} …")
+        elif figures and now - self._last >= _PLAIN_EVERY_SECONDS:
+            self._last = now
+            self._say(f"{event['name']} {event['done']}/{event['total']}  {figures}")
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -118,6 +154,7 @@ class LiveBar:
             transient=False,
         )
         self._figures = Figures()
+        self._stages = StageFigures()
         self._tasks: dict[str, Any] = {}
         self._progress.start()
 
@@ -125,8 +162,8 @@ class LiveBar:
         """Move the bar, or write a line above it."""
         if event["kind"] == "run_started":
             self._figures.total_steps = event["total_steps"]
-        if event["kind"] == "stage" and event["name"] != "train":
-            self._move(event["name"], event["done"], event["total"])
+        if event["kind"] == "stage" and event["name"] not in ("train", "cache"):
+            self._move(event["name"], event["done"], event["total"], self._stages.line(event))
         elif event["kind"] == "step":
             self._figures.add(event)
             self._move("train", event["step"], self._figures.total_steps, self._figures.line(event))
@@ -162,7 +199,7 @@ def describe(event: Event) -> str:
             return f"saved {event['path']}"
         case "command_done":
             return f"done: {event['command']}"
-        case "stage":
-            return f"{event['name']} …" if event["done"] == 0 and event["name"] not in _QUIET_STAGES else ""
+        case "stage" if event["name"] == "cache" and event["folder"] is not None:
+            return f"cache {event['folder']}: {event['done']} of {event['total']} values are there"
         case _:
             return ""

@@ -9,7 +9,7 @@ original layout, and the embedded miniature. Pickled checkpoints and code from m
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
@@ -21,6 +21,15 @@ from finetune.errors import RecipeError
 from finetune.model.fingerprint import fingerprint_files
 
 SDXL_VAE_SCALING = 0.13025
+
+ModelPart = Literal["vae", "text"]
+"""What is encoded with: the VAE, or both text encoders with their tokenizers."""
+
+PART_FOLDERS: dict[ModelPart, tuple[str, ...]] = {
+    "vae": ("vae",),
+    "text": ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+}
+"""The folders of each part in a diffusers model."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,30 @@ class Geometry:
         return max(8, self.vae_factor * self.unet_factor)
 
 
+@dataclass(frozen=True)
+class PartFiles:
+    """The files that a part of a model is loaded from.
+
+    Attributes:
+        weights: safetensors files, each with what the names of the part's tensors begin with in it.
+        settings: configurations and vocabularies.
+        note: what else decides how it is loaded.
+    """
+
+    weights: tuple[tuple[Path, str], ...]
+    settings: tuple[Path, ...]
+    note: str = ""
+
+
 class ModelFiles(Protocol):
     """The parts of a base or refiner model, each loaded when it is asked for."""
 
     def identity(self) -> str:
         """Return a short text that differs where the weights differ."""
+        ...
+
+    def part_files(self, part: ModelPart) -> PartFiles:
+        """Return everything that what a part computes depends on."""
         ...
 
     def has_first_encoder(self) -> bool:
@@ -108,6 +136,16 @@ class DiffusersFolder:
     def identity(self) -> str:
         """Hash every weight file's header and size: enough to tell models apart without reading gigabytes."""
         return fingerprint_files(self.root, sorted(self.root.glob("*/*.safetensors")))
+
+    def part_files(self, part: ModelPart) -> PartFiles:
+        """Return the files of a part's folders; of several variants, all of them."""
+        folders = [self.root / name for name in PART_FOLDERS[part]]
+        settings = [path for folder in folders for ending in ("json", "txt") for path in folder.glob(f"*.{ending}")]
+        return PartFiles(
+            weights=tuple((path, "") for folder in folders for path in sorted(folder.glob("*.safetensors"))),
+            settings=tuple(sorted(settings)),
+            note=f"variant {self.variant}",
+        )
 
     def load_unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """Return the frozen U-Net in `dtype`, on the CPU, memory-mapped where the file has that precision."""

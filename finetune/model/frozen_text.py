@@ -1,6 +1,6 @@
-"""Texts encoded once by encoders that are not trained: one encoder is in memory at a time, and none afterwards."""
+"""Texts encoded by encoders that are not trained: one encoder is in memory at a time, and none afterwards."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,46 +11,25 @@ from finetune.model.text import TextEmbeddings, encode_first, encode_second
 Progress = Callable[[int, int], None]
 """(done, total), called as encoding goes on; it may raise to stop it."""
 
+TEXTS_AT_ONCE = 1024
+"""How many texts go through the first encoder before the second takes its place: their states are kept meanwhile,
+some 240 KB each with SDXL's."""
 
-class FrozenText:
-    """The embeddings of a known set of texts, on the CPU. It answers as a `TextStack` does for these texts."""
 
-    def __init__(self, embeddings: dict[str, TextEmbeddings], *, zero_when_empty: bool) -> None:
-        self._embeddings = embeddings
-        self._zero_when_empty = zero_when_empty
+def encode_texts(
+    files: ModelFiles, texts: Sequence[str], dtype: torch.dtype, device: torch.device, progress: Progress
+) -> Iterator[tuple[str, TextEmbeddings]]:
+    """Encode distinct texts with the first encoder, then with the second; give each result, on the CPU in `dtype`.
 
-    @staticmethod
-    def build(
-        files: ModelFiles, texts: Iterable[str], dtype: torch.dtype, device: torch.device, progress: Progress
-    ) -> "FrozenText":
-        """Encode every distinct text with the first encoder, then with the second, and keep the results in `dtype`.
-
-        Each text is encoded alone: an embedding never depends on its neighbours.
-        """
-        zero_when_empty = bool(files.pipeline_config().get("force_zeros_for_empty_prompt", True))
-        distinct = sorted(set(texts) if zero_when_empty else {*texts, ""})
-        first = _encode_by_first(files, distinct, dtype, device, progress)
-        encoder, tokenizer = files.load_text_encoder_2(dtype), files.load_tokenizer_2()
-        encoder = encoder.to(device, text_dtype(dtype, device))
-        embeddings = {}
-        with torch.no_grad():
-            for done, text in enumerate(distinct):
-                progress(len(first) + done, len(first) + len(distinct))
-                hidden, pooled = encode_second(encoder, tokenizer, [text])
-                joined = torch.cat([*first.get(text, []), hidden.cpu()], dim=-1)
-                embeddings[text] = TextEmbeddings(joined, pooled).to("cpu", dtype)
-        progress(len(first) + len(distinct), len(first) + len(distinct))
-        return FrozenText(embeddings, zero_when_empty=zero_when_empty)
-
-    def encode_frozen(self, captions: Sequence[str]) -> list[TextEmbeddings]:
-        """Return the embeddings of texts that were encoded."""
-        return [self._embeddings[caption] for caption in captions]
-
-    def empty(self) -> TextEmbeddings:
-        """Return what stands for 'no caption': zeros on the base, the encoded empty text on a refiner."""
-        if not self._zero_when_empty:
-            return self._embeddings[""]
-        return next(iter(self._embeddings.values())).zeros_like()
+    Each text is encoded alone: an embedding never depends on its neighbours. Progress counts each text once an encoder.
+    """
+    passes = 2 if files.has_first_encoder() else 1
+    for begin in range(0, len(texts), TEXTS_AT_ONCE):
+        block = texts[begin : begin + TEXTS_AT_ONCE]
+        counted = _Counted(progress, passes * begin, passes * len(texts))
+        first = _encode_by_first(files, block, dtype, device, counted)
+        yield from _encode_by_second(files, block, first, dtype, device, counted)
+    progress(passes * len(texts), passes * len(texts))
 
 
 def text_dtype(weight_dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -61,17 +40,59 @@ def text_dtype(weight_dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else weight_dtype
 
 
+def unseen(_done: int, _total: int) -> None:
+    """Report no progress: there is nothing to wait for."""
+
+
+class _Counted:
+    """Counts on from what was done before."""
+
+    def __init__(self, progress: Progress, done: int, total: int) -> None:
+        self._progress = progress
+        self._done = done
+        self._total = total
+
+    def __call__(self) -> None:
+        self._progress(self._done, self._total)
+        self._done += 1
+
+
 def _encode_by_first(
-    files: ModelFiles, texts: Sequence[str], dtype: torch.dtype, device: torch.device, progress: Progress
-) -> dict[str, list[Tensor]]:
+    files: ModelFiles, texts: Sequence[str], dtype: torch.dtype, device: torch.device, counted: Callable[[], None]
+) -> dict[str, Tensor]:
     """Return each text's hidden states by the first encoder, or nothing where the model has none."""
     encoder, tokenizer = files.load_text_encoder(dtype), files.load_tokenizer()
     if encoder is None or tokenizer is None:
         return {}
     encoder = encoder.to(device, text_dtype(dtype, device))
     hidden = {}
-    with torch.no_grad():
-        for done, text in enumerate(texts):
-            progress(done, 2 * len(texts))
-            hidden[text] = [encode_first(encoder, tokenizer, [text]).cpu()]
+    for text in texts:
+        counted()
+        with torch.no_grad(), _own_precision(device):
+            hidden[text] = encode_first(encoder, tokenizer, [text]).cpu()
     return hidden
+
+
+def _encode_by_second(
+    files: ModelFiles,
+    texts: Sequence[str],
+    first: dict[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    counted: Callable[[], None],
+) -> Iterator[tuple[str, TextEmbeddings]]:
+    """Give each text's joined hidden states and pooled embedding; takes what the first encoder gave out of `first`."""
+    encoder, tokenizer = files.load_text_encoder_2(dtype), files.load_tokenizer_2()
+    encoder = encoder.to(device, text_dtype(dtype, device))
+    for text in texts:
+        counted()
+        with torch.no_grad(), _own_precision(device):
+            hidden, pooled = encode_second(encoder, tokenizer, [text])
+            states = [first.pop(text), hidden.cpu()] if first else [hidden.cpu()]
+            embeddings = TextEmbeddings(torch.cat(states, dim=-1), pooled).to("cpu", dtype)
+        yield text, embeddings  # outside of the block: a generator would leave its caller in it
+
+
+def _own_precision(device: torch.device) -> torch.autocast:
+    """Shut an autocast around the call out: a step that finds a damaged value encodes in the middle of one."""
+    return torch.autocast(device.type, enabled=False)

@@ -5,7 +5,6 @@ such a file does not hold, the parts' configurations and the tokenizers, comes f
 or from a diffusers folder the recipe names.
 """
 
-import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from finetune.errors import RecipeError
-from finetune.model.files import Geometry, frozen, read_geometry, read_json
+from finetune.model.clip_vocabulary import clip_vocabulary
+from finetune.model.files import PART_FOLDERS, Geometry, ModelPart, PartFiles, frozen, read_geometry, read_json
 from finetune.model.fingerprint import fingerprint_files
 
 _SHIPPED = Path(__file__).parent / "sdxl"
+_MERGES = _SHIPPED / "clip_merges.txt.gz"
+_PREFIXES: dict[ModelPart, str] = {"vae": "first_stage_model.", "text": "conditioner."}
 _BASE_KEY = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 _REFINER_KEY = "conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias"
 
@@ -51,6 +53,16 @@ class SingleFile:
     def identity(self) -> str:
         """Hash the file's header, size and a sample of its weights."""
         return fingerprint_files(self.path.parent, [self.path])
+
+    def part_files(self, part: ModelPart) -> PartFiles:
+        """Return the checkpoint, with the configurations and tokenizers that stand in for what it does not hold."""
+        folders = [self.config / name for name in PART_FOLDERS[part]]
+        settings = sorted(
+            path for folder in folders for ending in ("json", "txt") for path in folder.glob(f"*.{ending}")
+        )
+        if part == "text" and not self._has_own_config:
+            settings.append(_MERGES)
+        return PartFiles(((self.path, _PREFIXES[part]),), tuple(settings))
 
     def has_first_encoder(self) -> bool:
         """Whether the file is a base's."""
@@ -160,34 +172,9 @@ def _complete(model: nn.Module) -> nn.Module:
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
-    """Return CLIP's tokenizer with its vocabulary of 49,408 tokens.
-
-    The order of the vocabulary follows from the merges: the 256 byte characters, the same with an end-of-word mark,
-    one token a merge, then start and end of text (Radford et al. 2021, the released `bpe_simple_vocab_16e6`).
-    """
-    merges = gzip.decompress((_SHIPPED / "clip_merges.txt.gz").read_bytes()).decode("utf-8").split("\n")
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    characters = _byte_characters()
-    tokens = [
-        *characters,
-        *(character + "</w>" for character in characters),
-        *(left + right for left, right in pairs),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=pairs,
-        pad_token=pad_token,
-        model_max_length=77,
-    )
-
-
-def _byte_characters() -> list[str]:
-    """Return the printable character each byte is written as in a byte-level vocabulary, in vocabulary order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in set(printable)]
-    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
+    """Return CLIP's tokenizer with its vocabulary of 49,408 tokens."""
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
 
 
 def _tensor_names(path: Path) -> set[str]:

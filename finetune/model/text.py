@@ -69,7 +69,7 @@ class TextStack:
             tokenizer_2=files.load_tokenizer_2(),
             text_encoder=None if first is None else first.to(device),
             text_encoder_2=files.load_text_encoder_2(dtype).to(device),
-            zero_when_empty=bool(files.pipeline_config().get("force_zeros_for_empty_prompt", True)),
+            zero_when_empty=zero_when_empty(files),
         )
 
     @property
@@ -100,7 +100,7 @@ class TextStack:
 
 
 class FrozenEncoder(Protocol):
-    """What encodes texts without gradients: a `TextStack`, or `FrozenText`, which has done so already."""
+    """What encodes texts without gradients: a `TextStack`, or a cache, which holds what one has given."""
 
     def encode_frozen(self, captions: Sequence[str]) -> list[TextEmbeddings]:
         """Return each caption's embeddings."""
@@ -109,6 +109,11 @@ class FrozenEncoder(Protocol):
     def empty(self) -> TextEmbeddings:
         """Return what stands for 'no caption'."""
         ...
+
+
+def zero_when_empty(files: ModelFiles) -> bool:
+    """Whether a model's 'no caption' is zeros rather than the encoded empty text."""
+    return bool(files.pipeline_config().get("force_zeros_for_empty_prompt", True))
 
 
 def encode_first(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:

@@ -54,6 +54,8 @@ def _vae(recipe: Recipe) -> Iterator[str]:
     nothing = "has no effect with adapter.kind: vae"
     if recipe.refiner is not None:
         yield f"refiner: {nothing}"
+    if _was_written(recipe, "cache"):
+        yield f"cache: {nothing}"
     for section, key, names in (
         (recipe.training, "training", ("objective", "caption_dropout", "cache_latents")),
         (recipe.preview, "preview", ("prompts", "num_inference_steps", "guidance_scale", "refiner")),

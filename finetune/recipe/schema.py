@@ -18,6 +18,7 @@ from finetune.recipe.adapter import (
 )
 from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
 from finetune.recipe.buckets import Buckets, GeneratedBuckets, ListedBuckets, PaperBuckets, SymmetricBuckets
+from finetune.recipe.cache import Cache, DiskCache, MemoryCache
 from finetune.recipe.data import Data, FolderSource, HuggingFaceSource, Source
 from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
 from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
@@ -69,6 +70,8 @@ class Recipe(Settings):
     """How long and how it is trained."""
     preview: Preview = Preview()
     """Pictures drawn at intervals while training."""
+    cache: Cache = DiskCache()
+    """Where the outputs of the VAE and of frozen text encoders are kept."""
     checkpoint: Checkpoint = Checkpoint()
     """When the whole state is saved."""
     export: Export = Export()
@@ -84,10 +87,12 @@ __all__ = [
     "Adapter",
     "AutoOptimizer",
     "Buckets",
+    "Cache",
     "Checkpoint",
     "ConstantSchedule",
     "CosineSchedule",
     "Data",
+    "DiskCache",
     "EnsembleRefiner",
     "Export",
     "ExportFormat",
@@ -104,6 +109,7 @@ __all__ = [
     "LogitNormalTimesteps",
     "LoraAdapter",
     "LrSchedule",
+    "MemoryCache",
     "MiniatureModel",
     "Model",
     "NoTracking",

@@ -225,7 +225,8 @@ cards without bf16."""
     caption_dropout: Probability = 0.1
     """How often a caption is replaced by an empty one, so that classifier-free guidance keeps working."""
     cache_latents: Literal["auto", "always", "never"] = "auto"
-    """Whether the VAE's output is computed once and kept in memory; auto: when it fits."""
+    """Whether the VAE's output is computed once, before the first step, and kept as `cache` says; auto: when there is \
+room for it."""
     objective: Objective = Objective()
     """What the model is asked to predict and how the loss is weighted."""
     optimizer: Optimizer = AutoOptimizer()

@@ -75,11 +75,16 @@ def rename(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, its content becomes `path` in one step.
 
     The block may write the temporary file or replace it, as safetensors does. The result is readable by others:
     mode 0666 less the process's umask. When the block fails, the temporary file is removed and `path` is as it was.
+
+    Args:
+        path: the file.
+        flush: wait until the disk has it. Without, a kill still leaves it whole or absent, but a power cut may tear it:
+            for what can be made again and is checked when it is read.
 
     Raises:
         DiskError: the disk is full, read-only or over its quota.
@@ -93,8 +98,11 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.close(descriptor)
             yield temporary
             temporary.chmod(mode)
-            fsync_path(temporary)
-            rename(temporary, path)
+            if flush:
+                fsync_path(temporary)
+                rename(temporary, path)
+            else:
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -137,10 +145,13 @@ def os_error_in(error: Exception) -> Exception:
     return error if found is None else OSError(int(found[1]), text)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` as the whole content of `path`, or leave `path` as it was. Raises DiskError."""
+def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write `data` as the whole content of `path`, or leave `path` as it was; `flush` as `whole_file`'s.
+
+    Raises DiskError.
+    """
     # Unbuffered, so that a full disk is met here and not when a buffer is emptied on close.
-    with whole_file(path) as temporary, temporary.open("wb", buffering=0) as file:
+    with whole_file(path, flush=flush) as temporary, temporary.open("wb", buffering=0) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
@@ -151,9 +162,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 2, *, flush: bool = True) -> None:
     """Write a JSON document, whole or not at all; numbers that are not finite become null. Raises DiskError."""
-    write_bytes(path, json_bytes(value, indent=indent) + b"\n")
+    write_bytes(path, json_bytes(value, indent=indent) + b"\n", flush=flush)
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:

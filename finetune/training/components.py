@@ -1,11 +1,7 @@
-"""Load the models a run needs, in the order that keeps memory low: encoders, VAE, U-Net, each let go when done with."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""The models a run trains: found, given adapters or set free. Encoding with frozen ones is the work of `encode`."""
 
 import torch
-from accelerate import Accelerator
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from finetune.adapters.dropout import DropoutKey
@@ -13,50 +9,12 @@ from finetune.adapters.lora import LoraSettings, inject_lora
 from finetune.adapters.weights import Component
 from finetune.errors import DataError, RecipeError
 from finetune.model.files import Geometry, ModelFiles
-from finetune.model.frozen_text import FrozenText, Progress
 from finetune.model.open import open_model
 from finetune.model.text import TextStack
-from finetune.model.vae import LatentMoments, vae_dtype
-from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import PictureRequest, resolve_request
-from finetune.preview.sampling import Guidance
-from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe, TextLora, UNetLora
-from finetune.training.encode import LatentCache, LiveText, TextCache, latents_fit, picture_moments
+from finetune.recipe.schema import LoraAdapter, Recipe, TextLora, UNetLora
 from finetune.training.groups import TrainedGroup
 from finetune.training.pictures import TrainingPictures
-from imagesets.framing import Frame
-from imagesets.scan import Sample
-
-
-@dataclass
-class EncodedText:
-    """What the text encoders have given, and the encoders themselves where they are trained.
-
-    Attributes:
-        source: a batch's embeddings.
-        stack: the encoders, or None where they have been let go.
-        guidance: the previews' prompts, or None where an encoder is trained and they change.
-    """
-
-    source: TextCache | LiveText
-    stack: TextStack | None
-    guidance: list[Guidance] | None
-
-
-class PictureEncoder:
-    """The VAE, and its latents for (picture, frame): cached, or encoded when asked for."""
-
-    def __init__(self, vae: AutoencoderKL, cache: LatentCache | None) -> None:
-        self.vae = vae
-        self.cache = cache
-
-    def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
-        """Return the moments of a picture in a frame."""
-        return picture_moments(self.vae, sample, frame) if self.cache is None else self.cache(sample, frame)
-
-    def source(self) -> "LatentCache | PictureEncoder":
-        """Return what gives latents in training: the cache alone where there is one, so that the VAE can be let go."""
-        return self if self.cache is None else self.cache
 
 
 def open_trained_model(recipe: Recipe) -> ModelFiles:
@@ -72,86 +30,6 @@ def open_trained_model(recipe: Recipe) -> ModelFiles:
             "a prompt alone. Leave preview.prompts out"
         )
     return files
-
-
-def trains_text(recipe: Recipe) -> bool:
-    """Whether a text encoder is trained, by an adapter or by its own weights."""
-    adapter = recipe.adapter
-    assert isinstance(adapter, LoraAdapter | FullTraining), "other kinds have no text"
-    return adapter.text_encoder is not None or adapter.text_encoder_2 is not None
-
-
-def encode_text(
-    recipe: Recipe,
-    files: ModelFiles,
-    captions: Sequence[str],
-    requests: Sequence[PictureRequest],
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: Progress,
-) -> EncodedText:
-    """Encode all captions and prompts and let the encoders go, or keep them where they are trained."""
-    if trains_text(recipe):
-        # A whole encoder in training has float32 weights, read as such: rounded ones would not come back.
-        stack = TextStack.load(files, torch.float32 if isinstance(recipe.adapter, FullTraining) else dtype, device)
-        return EncodedText(LiveText(stack), stack, None)
-    frozen = FrozenText.build(files, [*captions, *texts_of(requests)], dtype, device, progress)
-    return EncodedText(TextCache.build(frozen, captions, _unseen), None, encode_guidance(frozen, requests))
-
-
-def encode_refiner_text(
-    files: ModelFiles | None, requests: Sequence[PictureRequest], dtype: torch.dtype, device: torch.device
-) -> list[Guidance]:
-    """Encode the previews' prompts with the refiner's own encoder and let it go."""
-    if files is None or not requests:
-        return []
-    frozen = FrozenText.build(files, texts_of(requests), dtype, device, _unseen)
-    return encode_guidance(frozen, requests)
-
-
-def _unseen(_done: int, _total: int) -> None:
-    """Report no progress: there is nothing to wait for."""
-
-
-def encode_pictures(
-    recipe: Recipe,
-    files: ModelFiles,
-    pictures: TrainingPictures,
-    dtype: torch.dtype,
-    accelerator: Accelerator,
-    progress: Progress,
-) -> PictureEncoder:
-    """Load the VAE and, where latents are cached, encode every picture; several processes share the work.
-
-    Raises:
-        DataError: a bucket is not a multiple of what the VAE and the U-Net need.
-        RecipeError: caching was demanded and cannot be done.
-    """
-    device = accelerator.device
-    vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    wish = recipe.training.cache_latents
-    if not pictures.has_finite_frames:
-        if wish == "always":
-            raise RecipeError(
-                "training.cache_latents: got 'always', but data.crop=random cuts every picture anew each time. "
-                "Set data.crops_per_picture=8 or data.crop=center, or training.cache_latents=auto"
-            )
-        return PictureEncoder(vae, None)
-    wanted = pictures.frames()
-    fits = latents_fit([frame for _, frame in wanted], files.geometry().vae_factor)
-    if wish == "never" or (wish == "auto" and not _all_agree(accelerator, fits)):
-        return PictureEncoder(vae, None)
-    cache = LatentCache()
-    cache.fill_together(vae, wanted, progress, accelerator)
-    return PictureEncoder(vae, cache)
-
-
-def _all_agree(accelerator: Accelerator, answer: bool) -> bool:
-    """Whether every process says yes: each sees the machine's free memory at another moment."""
-    if accelerator.num_processes == 1:
-        return answer
-    agreed: torch.Tensor = accelerator.reduce(torch.tensor(float(answer), device=accelerator.device), "sum")
-    return int(agreed) == accelerator.num_processes
 
 
 def require_fitting_buckets(pictures: TrainingPictures, multiple: int) -> None:

@@ -7,6 +7,8 @@ import torch
 from accelerate import Accelerator
 
 from finetune.adapters.dropout import DropoutKey
+from finetune.cache.opened import open_cache
+from finetune.cache.place import run_folder
 from finetune.export.run_export import export_run
 from finetune.model.files import ModelFiles, noise_scheduler
 from finetune.model.open import open_model
@@ -18,9 +20,6 @@ from finetune.recipe import Recipe
 from finetune.recipe.schema import FullTraining, LoraAdapter
 from finetune.run.folder import RunFolder
 from finetune.training.components import (
-    encode_pictures,
-    encode_refiner_text,
-    encode_text,
     open_trained_model,
     prepare_for_training,
     require_fitting_buckets,
@@ -29,9 +28,10 @@ from finetune.training.components import (
 )
 from finetune.training.denoising import Denoising
 from finetune.training.ema import average_of
+from finetune.training.encode import encode_pictures, encode_refiner_text, encode_text, plan_encoding
 from finetune.training.gradients import make_scaler
 from finetune.training.groups import optimizer_groups
-from finetune.training.job import Job, stage_progress
+from finetune.training.job import Job, say_warning, stage_progress
 from finetune.training.loop import TrainingState
 from finetune.training.objective import build_objective
 from finetune.training.optimizers import build_optimizer, optimizer_kind
@@ -62,13 +62,19 @@ def assemble_denoising(
     require_fitting_buckets(pictures, geometry.size_multiple)
     requests = resolve_requests(recipe, geometry)
 
-    captions = [sample.caption for sample in pictures.samples]
     if recorder is not None:
         _warn_of_long_captions(recorder, files, pictures)
-    progress = stage_progress(recorder, stop, "captions")
-    text = encode_text(recipe, files, captions, requests, dtype, device, progress)
-    refiner_guidance = encode_refiner_text(refiner_files, requests, dtype, device)
-    latents = encode_pictures(recipe, files, pictures, dtype, accelerator, stage_progress(recorder, stop, "latents"))
+    warn = say_warning if recorder is None else recorder.warn
+    cache = open_cache(recipe, warn)
+    encoding = plan_encoding(recipe, pictures, files, refiner_files, requests, cache, dtype, accelerator, warn)
+    encoding.record(run_folder(recipe), accelerator)
+    if recorder is not None:
+        recorder.emit("stage", name="cache", **encoding.found())
+    text = encode_text(
+        recipe, files, encoding, requests, dtype, accelerator, stage_progress(recorder, stop, "captions")
+    )
+    refiner_guidance = encode_refiner_text(encoding, requests, accelerator, stage_progress(recorder, stop, "prompts"))
+    latents = encode_pictures(files, encoding, dtype, accelerator, stage_progress(recorder, stop, "latents"))
 
     loading = stage_progress(recorder, stop, "U-Net")
     loading(0, 1)

@@ -1,121 +1,100 @@
-"""The frozen models' outputs, computed before training so that their weights can leave memory.
+"""What frozen models give a run: planned, computed before the first step where it can be, and found again by content.
 
-Latents are addressed by content: the picture's hash, its frame, the VAE. They are kept in memory here; a store on disk
-needs only the same key. Text is addressed by the caption as it is encoded.
+Latents and embeddings lie in the recipe's cache (`finetune.cache`), so that their models can leave memory. Where there
+are too many different cuts, or an encoder is trained, they are computed at every step instead.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from torch.distributed import broadcast
 
-from finetune.errors import DataError, DivergedError
-from finetune.model.frozen_text import Progress
-from finetune.model.text import FrozenEncoder, TextEmbeddings, TextStack
-from finetune.model.vae import LatentMoments, encode_moments
-from imagesets import PictureError
+from finetune.cache.keys import LatentAddress, TextAddress
+from finetune.cache.latents import LatentCache, picture_moments
+from finetune.cache.opened import OpenCache
+from finetune.cache.text import TextCache
+from finetune.cache.together import any_process
+from finetune.cache.values import MemoryStore
+from finetune.errors import DiskError, RecipeError
+from finetune.model.files import ModelFiles
+from finetune.model.frozen_text import Progress, text_dtype
+from finetune.model.text import TextEmbeddings, TextStack
+from finetune.model.vae import LatentMoments, vae_dtype
+from finetune.preview.encode import encode_guidance, texts_of
+from finetune.preview.requests import PictureRequest
+from finetune.preview.sampling import Guidance
+from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe
+from finetune.training.pictures import TrainingPictures
 from imagesets.framing import Frame
 from imagesets.scan import Sample
 
 MEMORY_SHARE = 0.25
-"""What part of the memory that is free now cached latents may take under `cache_latents: auto`."""
+"""What part of the memory that is free now cached values may take."""
+
+DISK_SHARE = 0.9
+"""What part of the disk space that is free now latents may take under `cache_latents: auto`."""
 
 BYTES_PER_LATENT = 2 * 4 * 4
 """Mean and standard deviation, four channels, float32."""
 
+Warn = Callable[[str], None]
 
-def picture_moments(vae: AutoencoderKL, sample: Sample, frame: Frame) -> LatentMoments:
-    """Read a picture, cut it to its frame and encode it.
 
-    Raises:
-        DataError: the picture was changed or removed since it was scanned.
-        DivergedError: the VAE gives a number that is not finite, with the picture's name.
+@dataclass(frozen=True)
+class Encoding:
+    """What a recipe has encoded once, before its first step.
+
+    Attributes:
+        cache: where it is kept.
+        text: captions and prompts by the trained model's encoders; None where an encoder is trained.
+        refiner_text: prompts by the refiner's encoder; None without a refiner or prompts.
+        latents: pictures in their frames; None where they are encoded at every step.
     """
-    try:
-        pixels = sample.render(frame)
-    except PictureError as error:
-        raise DataError(f"{sample.name}: {error}") from error
-    moments = encode_moments(vae, pixels)
-    if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
-        raise DivergedError(
-            f"{sample.name}: the VAE encodes this picture to numbers that are not finite ({vae.dtype}). "
-            "Nothing was trained on it. Look at the picture, or remove it."
-        )
-    return moments
+
+    cache: OpenCache
+    text: TextCache | None
+    refiner_text: TextCache | None
+    latents: LatentCache | None
+
+    def found(self) -> dict[str, Any]:
+        """Return where the cache lies and how many of the values that are asked for are there already."""
+        missing = total = 0
+        for cache in (self.text, self.refiner_text, self.latents):
+            if cache is not None:
+                missing += len(cache.missing())
+                total += len(cache.keys)
+        folder = None if self.cache.folder is None else str(self.cache.folder)
+        return {"done": total - missing, "total": total, "folder": folder}
+
+    def record(self, run: Path, accelerator: Accelerator) -> None:
+        """Write down what the run is about to ask for, on each machine once. Raises DiskError."""
+        if accelerator.is_local_main_process:
+            texts = [cache.keys for cache in (self.text, self.refiner_text) if cache is not None]
+            latents = [] if self.latents is None else self.latents.keys
+            self.cache.record(run, {"text": [key for keys in texts for key in keys], "latents": latents})
+        accelerator.wait_for_everyone()
 
 
-class LatentCache:
-    """Posterior moments by picture and frame, in memory."""
+@dataclass
+class EncodedText:
+    """What the text encoders have given, and the encoders themselves where they are trained.
 
-    def __init__(self) -> None:
-        self._moments: dict[tuple[str, Frame], LatentMoments] = {}
+    Attributes:
+        source: a batch's embeddings.
+        stack: the encoders, or None where they have been let go.
+        guidance: the previews' prompts, or None where an encoder is trained and they change.
+    """
 
-    def fill(self, vae: AutoencoderKL, wanted: Sequence[tuple[Sample, Frame]], progress: Progress) -> None:
-        """Encode what is not there yet. The same picture and frame are encoded once."""
-        for done, (sample, frame) in enumerate(wanted):
-            progress(done, len(wanted))
-            key = (sample.sha256, frame)
-            if key not in self._moments:
-                self._moments[key] = picture_moments(vae, sample, frame)
-        progress(len(wanted), len(wanted))
-
-    def fill_together(
-        self, vae: AutoencoderKL, wanted: Sequence[tuple[Sample, Frame]], progress: Progress, accelerator: Accelerator
-    ) -> None:
-        """Do as `fill`, every process a part of the work; then each has all. One process alone just fills."""
-        rank, processes = accelerator.process_index, accelerator.num_processes
-        self.fill(vae, wanted[rank::processes], progress)
-        if processes == 1:
-            return
-        channels, factor = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
-        for source in range(processes):
-            part = wanted[source::processes]
-            shapes = [(2, channels, *(side // factor for side in frame.target_size)) for _, frame in part]
-            if source == rank:
-                moments = [self(sample, frame) for sample, frame in part]
-                flat = torch.cat([torch.empty(0), *(torch.stack([m.mean, m.std]).flatten() for m in moments)])
-            else:
-                flat = torch.empty(sum(math.prod(shape) for shape in shapes))
-            flat = flat.to(accelerator.device)
-            broadcast(flat, source)
-            for (sample, frame), shape, values in zip(
-                part, shapes, flat.cpu().split([math.prod(shape) for shape in shapes]), strict=True
-            ):
-                mean, std = values.view(shape)
-                self._moments[sample.sha256, frame] = LatentMoments(mean.clone(), std.clone())
-
-    def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
-        """Return the moments of a picture that `fill` has encoded."""
-        return self._moments[sample.sha256, frame]
-
-
-class TextCache:
-    """Embeddings by caption, in memory on the CPU, with those of 'no caption'."""
-
-    def __init__(self, empty: TextEmbeddings) -> None:
-        self._empty = empty
-        self._embeddings: dict[str, TextEmbeddings] = {}
-
-    @staticmethod
-    def build(encoder: FrozenEncoder, captions: Iterable[str], progress: Progress) -> "TextCache":
-        """Encode every distinct caption once."""
-        cache = TextCache(encoder.empty().to("cpu"))
-        distinct = sorted(set(captions))
-        for done, caption in enumerate(distinct):
-            progress(done, len(distinct))
-            cache._embeddings[caption] = encoder.encode_frozen([caption])[0].to("cpu")
-        progress(len(distinct), len(distinct))
-        return cache
-
-    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
-        """Return the embeddings of a batch; None stands for a dropped caption."""
-        return TextEmbeddings.cat([
-            self._empty if caption is None else self._embeddings[caption] for caption in captions
-        ])  # fmt: skip
+    source: "TextCache | LiveText"
+    stack: TextStack | None
+    guidance: list[Guidance] | None
 
 
 class LiveText:
@@ -136,7 +115,174 @@ class LiveText:
         return TextEmbeddings(encoded.prompt_embeds * kept[:, None, None], encoded.pooled_prompt_embeds * kept[:, None])
 
 
+class PictureEncoder:
+    """The VAE, and its latents for (picture, frame): cached, or encoded when asked for."""
+
+    def __init__(self, vae: AutoencoderKL, cache: LatentCache | None) -> None:
+        self.vae = vae
+        self.cache = cache
+
+    def __call__(self, sample: Sample, frame: Frame) -> LatentMoments:
+        """Return the moments of a picture in a frame."""
+        return picture_moments(self.vae, sample, frame) if self.cache is None else self.cache(sample, frame)
+
+    def source(self) -> "LatentCache | PictureEncoder":
+        """Return what gives latents in training: the cache alone where there is one, so that the VAE can be let go."""
+        return self if self.cache is None else self.cache
+
+
+def plan_encoding(
+    recipe: Recipe,
+    pictures: TrainingPictures,
+    files: ModelFiles,
+    refiner_files: ModelFiles | None,
+    requests: Sequence[PictureRequest],
+    cache: OpenCache,
+    dtype: torch.dtype,
+    accelerator: Accelerator,
+    warn: Warn,
+) -> Encoding:
+    """Find out what is encoded ahead, and under which keys. No model is loaded; weight files may be hashed.
+
+    Raises:
+        RecipeError: caching latents was demanded and cannot be done.
+        DiskError: caching latents was demanded, and the disk has no room for them.
+    """
+    device = accelerator.device
+    captions = [sample.caption for sample in pictures.samples]
+    prompts = texts_of(requests)
+    return Encoding(
+        cache=cache,
+        text=None if trains_text(recipe) else _text_cache(cache, files, [*captions, *prompts], dtype, device),
+        refiner_text=None
+        if refiner_files is None or not requests
+        else _text_cache(cache, refiner_files, prompts, dtype, device),
+        latents=_latent_cache(recipe, pictures, files, cache, dtype, accelerator, warn),
+    )
+
+
+def trains_text(recipe: Recipe) -> bool:
+    """Whether a text encoder is trained, by an adapter or by its own weights."""
+    adapter = recipe.adapter
+    assert isinstance(adapter, LoraAdapter | FullTraining), "other kinds have no text"
+    return adapter.text_encoder is not None or adapter.text_encoder_2 is not None
+
+
+def encode_text(
+    recipe: Recipe,
+    files: ModelFiles,
+    encoding: Encoding,
+    requests: Sequence[PictureRequest],
+    dtype: torch.dtype,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> EncodedText:
+    """Encode the captions and prompts that are missing and let the encoders go, or keep them where they are trained."""
+    if encoding.text is None:
+        # A whole encoder in training has float32 weights, read as such: rounded ones would not come back.
+        weights = torch.float32 if isinstance(recipe.adapter, FullTraining) else dtype
+        stack = TextStack.load(files, weights, accelerator.device)
+        return EncodedText(LiveText(stack), stack, None)
+    encoding.text.fill(progress, accelerator)
+    return EncodedText(encoding.text, None, encode_guidance(encoding.text, requests))
+
+
+def encode_refiner_text(
+    encoding: Encoding, requests: Sequence[PictureRequest], accelerator: Accelerator, progress: Progress
+) -> list[Guidance]:
+    """Encode the previews' prompts with the refiner's own encoder and let it go."""
+    if encoding.refiner_text is None:
+        return []
+    encoding.refiner_text.fill(progress, accelerator)
+    return encode_guidance(encoding.refiner_text, requests)
+
+
+def encode_pictures(
+    files: ModelFiles, encoding: Encoding, dtype: torch.dtype, accelerator: Accelerator, progress: Progress
+) -> PictureEncoder:
+    """Load the VAE and, where latents are cached, encode what is missing; several processes share the work.
+
+    Raises:
+        DataError: a picture was changed or removed since it was scanned.
+        DivergedError: a picture's latents are not finite.
+        DiskError: the cache cannot be written.
+    """
+    vae = _load_vae(files, dtype, accelerator.device)
+    if encoding.latents is not None:
+        encoding.latents.fill(progress, accelerator, vae)
+    return PictureEncoder(vae, encoding.latents)
+
+
 def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
     """Whether the moments of all frames fit in the share of free memory that `auto` allows."""
+    return _latent_bytes(frames, vae_factor) <= MEMORY_SHARE * psutil.virtual_memory().available
+
+
+def _text_cache(
+    cache: OpenCache, files: ModelFiles, texts: Iterable[str], dtype: torch.dtype, device: torch.device
+) -> TextCache:
+    identity = cache.identity(files, "text")
+    address = TextAddress.here(identity, _name(dtype), _name(text_dtype(dtype, device)), device.type)
+    return TextCache(cache.stores["text"], address, texts, files, dtype, device)
+
+
+def _latent_cache(
+    recipe: Recipe,
+    pictures: TrainingPictures,
+    files: ModelFiles,
+    cache: OpenCache,
+    dtype: torch.dtype,
+    accelerator: Accelerator,
+    warn: Warn,
+) -> LatentCache | None:
+    """Return the cache of latents, on the disk or in memory, or None where they are encoded at every step."""
+    wish = recipe.training.cache_latents
+    if wish == "never":
+        return None
+    if not pictures.has_finite_frames:
+        if wish == "always":
+            raise RecipeError(
+                "training.cache_latents: got 'always', but data.crop=random cuts every picture anew each time. "
+                "Set data.crops_per_picture=8 or data.crop=center, or training.cache_latents=auto"
+            )
+        return None
+    device = accelerator.device
+    wanted = pictures.frames()
+    address = LatentAddress.here(cache.identity(files, "vae"), _name(vae_dtype(dtype, device)), device.type)
+    planned = LatentCache(cache.stores["latents"], address, wanted, partial(_load_vae, files, dtype, device))
+    factor = files.geometry().vae_factor
+    lacks_room = cache.folder is not None and not _has_room(
+        cache.folder, _latent_bytes((frame for _, frame in planned.missing()), factor)
+    )
+    if cache.folder is not None and not any_process(accelerator, lacks_room):
+        return planned
+    if cache.folder is not None:
+        message = (
+            f"{cache.folder}: the disk has no room for the latents of {len(planned.missing())} cuts. Free some space, "
+            "or set cache.folder to another disk, or cache.kind=memory"
+        )
+        if wish == "always":
+            raise DiskError(message)
+        warn(f"{message}. They are kept in memory where they fit, or encoded at every step")
+    fits = wish == "always" or latents_fit([frame for _, frame in wanted], factor)
+    if any_process(accelerator, not fits):  # each sees the machine's free memory at another moment
+        return None
+    return LatentCache(MemoryStore(), address, wanted, partial(_load_vae, files, dtype, device))
+
+
+def _load_vae(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> AutoencoderKL:
+    return files.load_vae(vae_dtype(dtype, device)).to(device)
+
+
+def _latent_bytes(frames: Iterable[Frame], vae_factor: int) -> int:
     pixels = sum(frame.target_size[0] * frame.target_size[1] for frame in frames)
-    return pixels // vae_factor**2 * BYTES_PER_LATENT <= MEMORY_SHARE * psutil.virtual_memory().available
+    return pixels // vae_factor**2 * BYTES_PER_LATENT
+
+
+def _has_room(folder: Path, num_bytes: int) -> bool:
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return num_bytes <= DISK_SHARE * shutil.disk_usage(there).free
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,5 +1,6 @@
 """What a run is made of once its models are loaded, whatever is being taught: the trainer needs no more than this."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Job:
     state: TrainingState[Task]
     export: ExportFunction
     draw: Callable[[Path, int], Sequence[Path]] | None = None
+
+
+def say_warning(message: str) -> None:
+    """Write a warning where a process has no log: it is not the run's main one."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def stage_progress(recorder: Recorder | None, stop: StopRequest, name: str) -> Callable[[int, int], None]:

@@ -4,7 +4,7 @@ from finetune.errors import RecipeError
 from finetune.recipe import Recipe, differing_keys, load_recipe
 from finetune.run.folder import RunFolder
 
-_FREE = ("preview.", "checkpoint.", "export.", "tracking.", "purpose", "output_dir", "refiner")
+_FREE = ("preview.", "checkpoint.", "export.", "tracking.", "cache.", "purpose", "output_dir", "refiner")
 _COMPATIBLE = (
     "training.steps",
     "training.device",

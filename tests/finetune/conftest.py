@@ -51,12 +51,13 @@ def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_recipe(pictures_folder: Path) -> MakeRecipe:
+def make_recipe(pictures_folder: Path, tmp_path: Path) -> MakeRecipe:
     """Return a function that makes a recipe for the miniature; settings are given by dotted keys."""
     from finetune.recipe import Recipe
 
     def make(settings: Mapping[str, Any] | None = None) -> Recipe:
         content = _copied(_BASE)
+        content["output_dir"] = str(tmp_path / "runs")  # the cache lies there, too
         content["data"]["sources"] = [{"kind": "folder", "path": str(pictures_folder)}]
         for key, value in (settings or {}).items():
             *parents, last = key.split(".")

@@ -1,0 +1,106 @@
+"""What a cached value is addressed by: everything it depends on, and nothing else.
+
+A value is found only under the key of exactly what it was computed from, so there is no stale value: a change of the
+picture's bytes, its frame, the model's weights, the precision or the code asks for another key. What a key leaves out
+is the processor and its number of threads, which move a result's last bits.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from imagesets.framing import Frame
+from imagesets.scan import Sample
+
+LATENT_CODE_VERSION = 1
+"""Raise it when the way from a picture's bytes to its latents gives other numbers than before."""
+
+TEXT_CODE_VERSION = 1
+"""Raise it when the way from a caption to its embeddings gives other numbers than before."""
+
+_LATENT_PACKAGES = ("pillow", "torch", "diffusers")
+_TEXT_PACKAGES = ("tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class LatentAddress:
+    """What the latents of all pictures of a run depend on.
+
+    Attributes:
+        vae: the identity of the VAE's weights and configuration.
+        dtype: what it computes in, as 'float32'.
+        device: the kind of device it computes on, as 'cuda'.
+        packages: the versions of the libraries that compute.
+        code: the version of our own part.
+    """
+
+    vae: str
+    dtype: str
+    device: str
+    packages: Mapping[str, str]
+    code: int = LATENT_CODE_VERSION
+
+    @staticmethod
+    def here(vae: str, dtype: str, device: str) -> "LatentAddress":
+        """Return the address with the libraries that are installed."""
+        return LatentAddress(vae, dtype, device, package_versions(_LATENT_PACKAGES))
+
+    def key(self, sample: Sample, frame: Frame) -> str:
+        """Return the key of a picture in a frame.
+
+        The colour under see-through parts counts where the picture may have such parts.
+        """
+        background = sample.background if sample.facts.has_alpha else None
+        return _key(
+            "latents",
+            {**asdict(self), "picture": sample.sha256, "background": background, "frame": asdict(frame)},
+        )
+
+
+@dataclass(frozen=True)
+class TextAddress:
+    """What the embeddings of all captions of a run depend on.
+
+    Attributes:
+        encoders: the identity of both encoders' weights and configurations and of the tokenizers.
+        weights: the precision the weights are rounded to and the result is kept in, as 'bfloat16'.
+        dtype: what the encoders compute in.
+        device: the kind of device they compute on.
+        packages: the versions of the libraries that compute.
+        code: the version of our own part.
+    """
+
+    encoders: str
+    weights: str
+    dtype: str
+    device: str
+    packages: Mapping[str, str]
+    code: int = TEXT_CODE_VERSION
+
+    @staticmethod
+    def here(encoders: str, weights: str, dtype: str, device: str) -> "TextAddress":
+        """Return the address with the libraries that are installed."""
+        return TextAddress(encoders, weights, dtype, device, package_versions(_TEXT_PACKAGES))
+
+    def key(self, caption: str) -> str:
+        """Return the key of a caption, as it is encoded."""
+        return _key("text", {**asdict(self), "caption": caption})
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of installed packages, without the part that says for which device one was built."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _key(kind: str, facts: Mapping[str, Any]) -> str:
+    text = json.dumps({"kind": kind, **facts}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
