@@ -13,6 +13,9 @@ from imagesets.errors import PictureError
 
 Colour = tuple[int, int, int]
 
+_PIXELS_AT_ONCE = 2**20
+"""Numbers of 64 bits are made of so many pixels at a time, not of a whole picture."""
+
 _PROFILE_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
 
@@ -53,7 +56,8 @@ def to_rgb(picture: Image.Image, background: Colour, png_bit_depth: int = 8) -> 
         picture, alpha = _scaled_from_16_bits(picture)
     elif has_transparency(picture):
         grey = picture.mode in {"1", "L", "LA", "La"}
-        picture = _with_scaled_transparent_colour(picture, png_bit_depth).convert("RGBA")
+        picture = _with_scaled_transparent_colour(picture, png_bit_depth)
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
         alpha = picture.getchannel("A")
         picture = picture.convert("RGB").convert("L") if grey else picture.convert("RGB")
     elif picture.mode not in _PROFILE_SPACES:
@@ -61,17 +65,25 @@ def to_rgb(picture: Image.Image, background: Colour, png_bit_depth: int = 8) -> 
     rgb = _to_srgb(picture, profile).convert("RGB")
     if alpha is None:
         return rgb
-    return Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
+    below = Image.new("RGB", rgb.size, background)
+    below.paste(rgb, None, alpha)
+    return below
 
 
 def _scaled_from_16_bits(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Scale 16-bit grey to 8 bits, and return its transparency where one grey stands for it."""
-    values = np.asarray(picture).astype(np.int64)
-    grey = Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
+    levels = np.asarray(picture)
     transparent = picture.info.get("transparency")
-    if transparent is None:
-        return grey, None
-    return grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    grey = np.empty(levels.shape, np.uint8)
+    alpha = None if transparent is None else np.empty(levels.shape, np.uint8)
+    rows_at_once = max(1, _PIXELS_AT_ONCE // picture.width)
+    for top in range(0, picture.height, rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        values = levels[rows].astype(np.int64)
+        grey[rows] = ((values * 255 + 32767) // 65535).clip(0, 255)
+        if alpha is not None:
+            alpha[rows] = np.where(values == transparent, 0, 255)
+    return Image.fromarray(grey), None if alpha is None else Image.fromarray(alpha)
 
 
 def _with_scaled_transparent_colour(picture: Image.Image, bit_depth: int) -> Image.Image:

@@ -31,7 +31,7 @@ _UPRIGHT = {
 """What makes a picture of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PictureFacts:
     """What is known of a picture without keeping its pixels.
 

@@ -21,7 +21,7 @@ DEFAULT_MAX_PIXELS = 64_000_000
 NoteKind = Literal["missing_caption", "empty_caption", "unused_caption", "animation", "duplicate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One usable picture.
 
@@ -91,7 +91,7 @@ class Sample:
             raise PictureError(f"{self.name}: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BadPicture:
     """A datum that cannot be used: a picture, or a line of a metadata file ('metadata.jsonl:3')."""
 
@@ -100,7 +100,7 @@ class BadPicture:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that is allowed and may not be meant."""
 

@@ -80,7 +80,7 @@ class HuggingFaceSource:
 Source = FolderSource | HuggingFaceSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One datum of a source before its picture is opened.
 
