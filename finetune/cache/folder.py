@@ -20,6 +20,7 @@ from finetune.cache.shards import (
     read_index,
     write_shard,
 )
+from finetune.errors import DiskError
 from finetune.run.durable import disk_errors
 
 SHARD_BYTES = 32 * 2**20
@@ -170,7 +171,12 @@ class ShardFolder:
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"shard-{uuid.uuid4().hex}.safetensors"
-        return path, write_shard(path, values)
+        try:
+            return path, write_shard(path, values)
+        except DiskError as error:
+            raise DiskError(
+                f"{error} The cache may lie on another disk, or in memory alone: cache.folder=…, cache.kind=memory"
+            ) from error
 
     def _take(self, path: Path, index: ShardIndex) -> None:
         self._shards[path] = index

@@ -7,8 +7,9 @@ is the processor and its number of threads, which move a result's last bits.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -41,12 +42,12 @@ class LatentAddress:
     dtype: str
     device: str
     packages: Mapping[str, str]
-    code: int = LATENT_CODE_VERSION
+    code: int
 
     @staticmethod
     def here(vae: str, dtype: str, device: str) -> "LatentAddress":
         """Return the address with the libraries that are installed."""
-        return LatentAddress(vae, dtype, device, package_versions(_LATENT_PACKAGES))
+        return LatentAddress(vae, dtype, device, package_versions(_LATENT_PACKAGES), LATENT_CODE_VERSION)
 
     def key(self, sample: Sample, frame: Frame) -> str:
         """Return the key of a picture in a frame.
@@ -54,10 +55,11 @@ class LatentAddress:
         The colour under see-through parts counts where the picture may have such parts.
         """
         background = sample.background if sample.facts.has_alpha else None
-        return _key(
-            "latents",
-            {**asdict(self), "picture": sample.sha256, "background": background, "frame": asdict(frame)},
-        )
+        return _hash([self._hash, sample.sha256, background, vars(frame)])
+
+    @cached_property
+    def _hash(self) -> str:
+        return _hash(["latents", asdict(self)])
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,20 @@ class TextAddress:
     dtype: str
     device: str
     packages: Mapping[str, str]
-    code: int = TEXT_CODE_VERSION
+    code: int
 
     @staticmethod
     def here(encoders: str, weights: str, dtype: str, device: str) -> "TextAddress":
         """Return the address with the libraries that are installed."""
-        return TextAddress(encoders, weights, dtype, device, package_versions(_TEXT_PACKAGES))
+        return TextAddress(encoders, weights, dtype, device, package_versions(_TEXT_PACKAGES), TEXT_CODE_VERSION)
 
     def key(self, caption: str) -> str:
         """Return the key of a caption, as it is encoded."""
-        return _key("text", {**asdict(self), "caption": caption})
+        return _hash([self._hash, caption])
+
+    @cached_property
+    def _hash(self) -> str:
+        return _hash(["text", asdict(self)])
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
@@ -101,6 +107,5 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _key(kind: str, facts: Mapping[str, Any]) -> str:
-    text = json.dumps({"kind": kind, **facts}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(facts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
