@@ -120,7 +120,8 @@ def run_ours(arguments: argparse.Namespace, model: Path) -> SideRun:
     recipe = arguments.workdir / "recipe.yaml"
     recipe.write_text(json.dumps(our_recipe(arguments, model), indent=2) + "\n", encoding="utf-8")
     run = arguments.workdir / "runs" / "full-size"
-    shutil.rmtree(run, ignore_errors=True)
+    for folder in (run, run.parent / "_cache"):  # the first start, which encodes and hashes everything
+        shutil.rmtree(folder, ignore_errors=True)
     child = run_child([*kit_command(), "train", str(recipe)], arguments.workdir / "ours.log", arguments.threads)
     events = read_json_lines(run / "events.jsonl")
     return side_run(child.started, child.peak_bytes, events, on_device=arguments.device != "cpu")

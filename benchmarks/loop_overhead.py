@@ -133,6 +133,7 @@ def our_side(folder: Path) -> Callable[[int], None]:
 def our_recipe(folder: Path, load_recipe: "Callable[..., Recipe]") -> "Recipe":
     """Return the quickstart, with LoRA on the U-Net's attention alone and square pictures, so that both sides match."""
     overrides: dict[str, Any] = {
+        "output_dir": folder / "runs",
         "data.sources.0.path": folder / "pictures",
         "data.buckets.max_aspect": 1.0,
         "adapter.unet.rank": RANK,
