@@ -25,6 +25,7 @@ class _Found:
     Attributes:
         pictures: plain files whose names end as pictures' do.
         others: other plain files.
+        outside: those of them that are links which lead out.
         odd: folders, pipes and devices whose names do not end as pictures' do.
         problems: what cannot be used, with the reason.
         ignored: what was passed over.
@@ -32,6 +33,7 @@ class _Found:
 
     pictures: list[str] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
+    outside: set[str] = field(default_factory=set)
     odd: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -112,6 +114,8 @@ def _sort_out(entry: "os.DirEntry[str]", name: str, root: Path, found: _Found) -
     elif stat.S_ISREG(mode):
         # A link that leads out stays known by its name, so that as a caption it is refused rather than missed.
         (found.pictures.append if picture_like else found.others.add)(name)
+        if not inside:
+            found.outside.add(name)
     elif not picture_like:
         found.odd.add(name)
         return stat.S_ISDIR(mode) and not entry.is_symlink()
@@ -176,7 +180,7 @@ def _read_caption(root: Path, name: str, found: _Found) -> str | None:
         raise CaptionError(f"its caption {short} is not a plain file")
     if name not in found.others:
         return None
-    if not (root / name).resolve().is_relative_to(root.resolve()):
+    if name in found.outside:
         raise CaptionError(f"its caption {short} is a link that leads out of the folder: copy it in")
     try:
         content = read_file(root / name, root)
