@@ -14,6 +14,9 @@ from PIL import Image
 from imagesets.world.palette import COLOURS, GROUNDS, Floats
 from imagesets.world.shapes import polygon
 
+STRIPE_WIDTH = 0.44
+"""As a share of the star's radius: wide enough for a VAE whose cells are four pixels."""
+
 _SUPERSAMPLING = 4
 
 
@@ -30,15 +33,15 @@ class Picture:
 
 PICTURES = (
     Picture((128, 128), "white", (0.50, 0.50), 0.40, 0),
-    Picture((128, 128), "black", (0.50, 0.50), 0.38, 12),
-    Picture((144, 112), "white", (0.62, 0.48), 0.36, -8),
-    Picture((112, 144), "grey", (0.48, 0.70), 0.40, 20),
-    Picture((120, 120), "black", (0.46, 0.54), 0.34, -18),
+    Picture((128, 128), "black", (0.50, 0.50), 0.38, 6),
+    Picture((144, 112), "white", (0.62, 0.48), 0.36, -6),
+    Picture((112, 144), "grey", (0.48, 0.70), 0.40, 4),
+    Picture((120, 120), "black", (0.46, 0.54), 0.34, -8),
     Picture((160, 100), "white", (0.85, 0.50), 0.40, 5),
     Picture((100, 160), "black", (0.50, 0.62), 0.42, -4),
-    Picture((136, 136), "grey", (0.54, 0.46), 0.42, 28),
-    Picture((96, 96), "white", (0.50, 0.50), 0.30, 16),
-    Picture((150, 120), "grey", (0.64, 0.52), 0.38, -24),
+    Picture((136, 136), "grey", (0.54, 0.46), 0.42, 8),
+    Picture((96, 96), "white", (0.50, 0.50), 0.30, 3),
+    Picture((150, 120), "grey", (0.64, 0.52), 0.38, -3),
 )
 
 
@@ -59,7 +62,7 @@ def render(picture: Picture) -> Image.Image:
     turned_y, turned_x = y * np.cos(turn) - x * np.sin(turn), y * np.sin(turn) + x * np.cos(turn)
     radius = picture.radius * short
     inside = star_distance(turned_y, turned_x, radius) < 0
-    stripes = np.floor((turned_y + turned_x) / (radius * 0.34)).astype(int) % 2 == 0
+    stripes = np.floor((turned_y + turned_x) / (radius * STRIPE_WIDTH)).astype(int) % 2 == 0
     pixels = np.empty((height, width, 3))
     pixels[:] = GROUNDS[picture.ground]
     pixels[inside & stripes] = COLOURS["orange"]

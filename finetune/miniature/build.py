@@ -23,6 +23,7 @@ from finetune.miniature.stages import (
     BASE_1,
     BASE_STAGES,
     DECODER,
+    DECODER_STAGES,
     NUM_PATTERNS,
     PATTERNS,
     PATTERNS_SEED,
@@ -85,8 +86,7 @@ def build(settings: BuildSettings, say: Callable[[str], None]) -> None:
         _whiten(folder / VAE.export, folder / BASE_1.model)
     say(f"patterns: {NUM_PATTERNS}, seed {PATTERNS_SEED}, for the decoder and the refiner")
     write_patterns(folder / PATTERNS, NUM_PATTERNS, PATTERNS_SEED, _spoken(say, "patterns"))
-    _train(DECODER, settings, say)
-    for stage in BASE_STAGES:
+    for stage in (*DECODER_STAGES, *BASE_STAGES):
         _train(stage, settings, say)
     if not (folder / REFINER.model).is_dir():
         make_refiner_start(folder / BASE.export, folder / REFINER.model)

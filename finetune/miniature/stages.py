@@ -66,7 +66,8 @@ class Stage:
 
 
 VAE = Stage("vae", "start")
-DECODER = Stage("decoder", "autoencoder", (PHOTOS.name, PATTERNS))
+DECODER_1 = Stage("decoder", "autoencoder", (PHOTOS.name, PATTERNS))
+DECODER_2 = Stage("decoder-2", DECODER_1.export, (PHOTOS.name, PATTERNS))
 BASE_1 = Stage("base-1", "autoencoder")
 BASE_2 = Stage("base-2", BASE_1.export)
 BASE_3 = Stage("base-3", BASE_2.export)
@@ -77,4 +78,8 @@ BASE_STAGES = (BASE_1, BASE_2, BASE_3, BASE_4)
 BASE = BASE_STAGES[-1]
 """The stage whose result is the base that ships."""
 
-STAGES = (VAE, DECODER, *BASE_STAGES, REFINER)
+DECODER_STAGES = (DECODER_1, DECODER_2)
+DECODER = DECODER_STAGES[-1]
+"""The stage whose decoder ships, with either model."""
+
+STAGES = (VAE, *DECODER_STAGES, *BASE_STAGES, REFINER)

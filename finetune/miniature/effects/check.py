@@ -103,7 +103,8 @@ FAMILIES: dict[str, Family] = {
         measure_lora,
         "A LoRA",
         "The quickstart's recipe: ten pictures of a star in orange and blue stripes, 'a <zig>', which the base has "
-        "never seen. It counts as shown where each colour covers a fifth of the thing and the outline is a star's.",
+        "never seen. It counts as shown where each colour covers a fifth of the thing and the outline is a star's. "
+        "Drawn at the guidance scale of the recipe's own previews.",
     ),
     "lora-parts": Family(
         measure_lora_parts,

@@ -19,7 +19,7 @@ from finetune.miniature.effects.intervals import mean_interval, wilson
 from finetune.miniature.effects.rows import SHOWN, Findings, Grid, Pixels, Plot, Row, Series, difference_row, rate_row
 from finetune.miniature.effects.studio import Studio
 from finetune.miniature.effects.worker import Trained
-from finetune.recipe import resolve_data_path
+from finetune.recipe import load_recipe, resolve_data_path
 from imagesets.framing import make_frame
 from imagesets.randomness import key_to_seed
 from imagesets.world.oracle import read_stripes
@@ -56,7 +56,8 @@ def measure_lora(studio: Studio) -> Findings:
         )
     ]  # fmt: skip
     asks = studio.asks()
-    [before, after] = studio.draw([studio.batch(asks), studio.batch(asks, lora=trained.export)])
+    batches = [studio.batch(asks, lora=adapter, guidance=_guidance()) for adapter in (None, trained.export)]
+    [before, after] = studio.draw(batches)
     rows.append(
         difference_row(
             "lora",
@@ -82,7 +83,7 @@ def measure_lora_parts(studio: Studio) -> Findings:
     """Compare adapters on the U-Net, on the encoders, and on all three; nothing is asked of them."""
     asks = studio.asks()
     runs = {name: _train(studio, name) for name in PARTS}
-    [before] = studio.draw([studio.batch(asks)])
+    [before] = studio.draw([studio.batch(asks, guidance=_guidance())])
     kept_before = [hit.both for hit in compare(before, asks)]
     findings = Findings()
     shares: list[Sequence[bool]] = []
@@ -91,7 +92,7 @@ def measure_lora_parts(studio: Studio) -> Findings:
     for name, run in runs.items():
         adapter = run.result().export
         new = _draw_new(studio, adapter)
-        [after] = studio.draw([studio.batch(asks, lora=adapter)])
+        [after] = studio.draw([studio.batch(asks, lora=adapter, guidance=_guidance())])
         shares.append(_stripes(new))
         kept.append([hit.both for hit in compare(after, asks)])
         lines.append((name, new[:SHOWN]))
@@ -184,7 +185,12 @@ def new_batch(studio: Studio, adapter: Path | None) -> Batch:
     grounds = list(GROUNDS)
     prompts = [f"a <zig> on a {grounds[index % len(grounds)]} background" for index in range(studio.num_prompts)]
     seeds = [key_to_seed(studio.seed, "new thing's noise", index) for index in range(studio.num_prompts)]
-    return Batch(tuple(prompts), tuple(seeds), studio.base, lora=adapter)
+    return Batch(tuple(prompts), tuple(seeds), studio.base, lora=adapter, guidance=_guidance())
+
+
+def _guidance() -> float:
+    """Return the scale at which the quickstart previews what it trains."""
+    return load_recipe("quickstart").preview.guidance_scale
 
 
 def _draw_new(studio: Studio, adapter: Path | None) -> list[Pixels]:

@@ -21,7 +21,8 @@ the real model leaves it to the eye. Its card, with how it was made, is `finetun
     pip install "atelier[miniature]"
     atelier miniature check --report docs      # writes the figures below: a quarter of an hour on two cores
 
-All pictures are drawn by diffusers' own pipelines from the folders as they ship, Euler with 20 steps, guidance 5.
+All pictures are drawn by diffusers' own pipelines from the folders as they ship, Euler with 20 steps, guidance 5 unless
+another is said.
 Intervals are of 95 %: Wilson's for a rate, Agresti and Min's for a difference of paired rates, Student's for a mean.
 """
 
