@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -13,7 +14,7 @@ from finetune.miniature.effects.rows import Row
 from finetune.miniature.install import weights_hash
 from finetune.miniature.stages import NUM_PATTERNS, PATTERNS, PATTERNS_SEED, PHOTO_SETS, SEED, STAGES, Stage
 from finetune.recipe import load_recipe
-from finetune.run.events import read_events
+from finetune.run.events import Event, read_events
 from finetune.run.folder import RunFolder
 
 NAME = "README.md"
@@ -77,7 +78,7 @@ class StageFacts:
         num_steps: optimizer steps that were taken.
         num_samples: pictures that they saw.
         loss: the mean over the last steps.
-        seconds: from the first event to the last, breaks of an interrupted run included.
+        seconds: that it ran, breaks of an interrupted run left out.
         trained_on: device, threads and versions.
     """
 
@@ -128,23 +129,35 @@ def stage_facts(build_folder: Path, stage: Stage) -> StageFacts:
     """
     run = RunFolder(build_folder / "runs" / stage.name)
     events, _ = read_events(run.events)
-    # A run that was interrupted went back to its last checkpoint: of a step that was taken twice, the second counts.
-    steps = list({int(event["step"]): event for event in events if event["kind"] == "step"}.values())
     started = [event for event in events if event["kind"] == "run_started"]
-    if not steps or not any(event.get("status") == "finished" for event in events):
+    finished = [int(event["step"]) for event in events if event.get("status") == "finished"]
+    if not finished:
         raise AtelierError(f"{run.path} holds no finished run of {stage.name}. Make it: atelier miniature build")
-    environment = started[-1]["environment"]
+    # A run that was interrupted went back to a checkpoint: of a step that was taken twice the second counts, and none
+    # beyond the last.
+    taken = {int(event["step"]): event for event in events if event["kind"] == "step"}
+    steps = [taken[step] for step in range(1, finished[-1] + 1)]
+    environment = started[0]["environment"]
     return StageFacts(
         stage=stage,
-        num_steps=int(steps[-1]["step"]),
+        num_steps=len(steps),
         num_samples=sum(int(event["samples"]) for event in steps),
         loss=mean(float(event["loss"]) for event in steps[-_LAST_STEPS:]),
-        seconds=float(events[-1]["time"]) - float(events[0]["time"]),
+        seconds=_seconds_at_work(events),
         trained_on=(
             f"torch {environment['torch']}, diffusers {environment['diffusers']}, {environment['device']}, "
             f"{environment['processes']} processes of {environment['threads']} threads"
         ),
     )
+
+
+def _seconds_at_work(events: Sequence[Event]) -> float:
+    """Return the time from each start of a run to its last event before the next start, together."""
+    seconds = 0.0
+    for before, event in pairwise(events):
+        if event["kind"] != "run_started":
+            seconds += float(event["time"]) - float(before["time"])
+    return seconds
 
 
 def _photo_set_lines() -> list[str]:
