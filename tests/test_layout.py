@@ -80,6 +80,7 @@ def test_pictures_know_nothing_of_the_trainer_and_nothing_knows_the_page() -> No
         "from finetune.cli.main import build_parser; build_parser().format_help()",
         "from finetune.cli.main import main; assert main(['check', 'no-such-recipe']) == 2",
         "from finetune.cli.main import main; assert main(['check', 'quickstart']) == 0",
+        "from finetune.cli.main import main; assert main(['data', 'inspect', 'quickstart']) == 0",
         "import finetune.recipe, finetune.run.state, finetune.run.commands, imagesets.scan, webui",
     ],
 )

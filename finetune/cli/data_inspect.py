@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from finetune.recipe import Recipe
     from imagesets.inspection import Inspection
 
@@ -109,16 +113,37 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
     from imagesets.inspection import inspect_pictures
     from imagesets.inspection.page import MAX_PICTURES, thumbnail_limits
 
-    report = scan_pictures(recipe)
-    pictures = plan_pictures(recipe, report) if report.samples else None
-    plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
-    counter = open_token_counter(recipe.model, plan.max_tokens)
-    return inspect_pictures(
-        recipe.name if is_recipe else plan.sources[0].label,
-        report,
-        plan,
-        counter,
-        token_source=counter.origin,
-        thumbnails=thumbnail_limits(len(report.samples)) if with_thumbnails else None,
-        num_thumbnails=MAX_PICTURES if with_thumbnails else 0,
-    )
+    with progress_bar() as bar:
+        report = scan_pictures(recipe, partial(bar, "reading"))
+        pictures = plan_pictures(recipe, report) if report.samples else None
+        plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
+        counter = open_token_counter(recipe.model, plan.max_tokens)
+        return inspect_pictures(
+            recipe.name if is_recipe else plan.sources[0].label,
+            report,
+            plan,
+            counter,
+            token_source=counter.origin,
+            thumbnails=thumbnail_limits(len(report.samples)) if with_thumbnails else None,
+            num_thumbnails=MAX_PICTURES if with_thumbnails else 0,
+            progress=partial(bar, "looking"),
+        )
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on a terminal how far each stage is, by (name, done, total); elsewhere nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def move(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield move

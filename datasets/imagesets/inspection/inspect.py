@@ -90,7 +90,9 @@ def _with_looks(facts: SetFacts, looks: Sequence[Look | PictureError]) -> SetFac
     if seen:
         groups = group_nearly_alike([look.hash for _, look in seen], np.stack([look.grid for _, look in seen]))
         near = [_largest_first(facts, [seen[place][0] for place in group]) for group in groups]
-    changed = tuple((index, str(look)) for index, look in enumerate(looks) if isinstance(look, PictureError))
+    changed = tuple(
+        (index, str(look.__cause__ or look)) for index, look in enumerate(looks) if isinstance(look, PictureError)
+    )
     return replace(facts, pictures=pictures, near=tuple(near), changed=changed, looked=True)
 
 

@@ -1,10 +1,8 @@
 """One more look at each usable picture's pixels: a thumbnail to show, and fingerprints to find its like by.
 
-A JPEG is decoded at a fraction of its size, which takes a tenth of the time; what it is, and that it is whole, has been
-settled by the scan.
+Pictures are opened where a scan opens them, in child processes; here come the small pixels of each.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +10,16 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
-from imagesets.colours import to_rgb
 from imagesets.errors import PictureError
+from imagesets.framing import Frame
 from imagesets.inspection.fingerprints import Signature, is_blank, perceptual_hash, signature
-from imagesets.pictures import open_picture, turn_upright
 from imagesets.samples import Sample
 
-_MAX_THREADS = 8
+_MAX_THREADS = 32
 _SMALL_PX = 128
 """Fingerprints are taken of a picture of this longest side, or of its thumbnail where that is larger."""
-_QUALITIES = (80, 65, 50, 35, 20)
+_QUALITIES = (80, 55, 30)
 _SMALLEST_SIDE_PX = 48
 
 
@@ -73,7 +69,7 @@ def look_at(
     """
     wanted = [limits if index < num_thumbnails else None for index in range(len(samples))]
     looks: list[Look | PictureError] = []
-    # Decoders release the interpreter's lock; results come back in order.
+    # Threads wait for the processes that decode; results come back in order.
     with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         for look in pool.map(_look, samples, wanted):
             looks.append(look)
@@ -93,37 +89,15 @@ def _look(sample: Sample, limits: ThumbnailLimits | None) -> Look | PictureError
 
 
 def _small(sample: Sample, side_px: int) -> Image.Image:
-    """Return the upright RGB picture with a longest side of at most `side_px`.
+    """Return the upright RGB picture, whole, with a longest side of at most `side_px`.
 
     Raises:
         PictureError: it has changed since the scan, or cannot be read any more.
     """
-    content = sample.read()
-    if hashlib.sha256(content).hexdigest() != sample.sha256:
-        raise PictureError("it was changed while it was inspected: inspect again")
-    if sample.facts.format == "JPEG":
-        picture = _decode_jpeg_small(content, side_px)
-        picture = turn_upright(to_rgb(picture, sample.background), sample.facts.orientation)
-    else:
-        picture = open_picture(content, sample.background, sample.max_pixels)
-    scale = side_px / max(picture.size)
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _decode_jpeg_small(content: bytes, side_px: int) -> Image.Image:
-    """Decode a JPEG at the smallest of full, half, quarter or eighth size that has twice the side asked for."""
-    # The same file has been decoded whole a moment ago; still, Pillow's reader raises what it stumbles over.
-    try:
-        picture = JpegImageFile(BytesIO(content))
-        scale = 2 * side_px / max(picture.size)
-        picture.draft(None, (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-        picture.load()
-    except Exception as error:
-        raise PictureError(f"its pixels can no longer be read: {error}. Inspect again") from error
-    return picture
+    height, width = sample.original_size
+    scale = min(1.0, side_px / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return Image.fromarray(sample.render(Frame(sample.original_size, size, (0, 0), size, flipped=False)))
 
 
 def make_thumbnail(picture: Image.Image, limits: ThumbnailLimits) -> bytes:
@@ -139,4 +113,6 @@ def make_thumbnail(picture: Image.Image, limits: ThumbnailLimits) -> bytes:
                 return stream.getvalue()
         if side_px <= _SMALLEST_SIDE_PX:
             return stream.getvalue()
-        side_px = side_px * 3 // 4
+        # A file grows about as its area does.
+        shrink = (limits.num_bytes / stream.tell()) ** 0.5
+        side_px = int(max(small.size) * min(0.9, max(0.5, shrink)))

@@ -3,7 +3,8 @@
 The work grows with the number of pictures, not with its square. The 64 bits are cut into blocks; two hashes that differ
 in at most k bits agree in all but k of the blocks, so pictures are sorted once by every choice of the other blocks, and
 only neighbours in such an order are compared (Norouzi et al. 2012, "Fast Search in Hamming Space with Multi-Index
-Hashing", with several blocks joined to one key).
+Hashing", with several blocks joined to one key). In a crowd of hundreds whose hashes are all close, each is compared
+with its nearest neighbours in every order, and judged against a bounded number of others.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ MIN_CORRELATION = 0.97
 
 _HASH_BITS = 64
 _WINDOW = 64
-"""In an order, how many neighbours with the same key each is compared with; only sets of hundreds that are all alike
-have more, and those find each other in other orders and by way of a third."""
+"""In an order, how many neighbours with the same key each hash is compared with; only crowds have more."""
+MAX_JUDGED = 256
+"""How many pictures each is judged against by its colours, at most, before its crowd is given up on."""
 _CHUNK = 1 << 16
 
 _Indices = npt.NDArray[np.int64]
@@ -38,12 +40,15 @@ def group_nearly_alike(hashes: Sequence[int], grids: _Grids) -> list[list[int]]:
     """
     codes = np.array(hashes, dtype=np.uint64)
     labels: _Indices = np.arange(len(codes))
+    judged = np.zeros(len(codes), dtype=np.int64)
     for shifts_and_masks in _keys(len(codes)):
         key = np.zeros_like(codes)
         for shift, mask in shifts_and_masks:
             key = (key << np.uint64(mask.bit_count())) | ((codes >> np.uint64(shift)) & np.uint64(mask))
-        order = np.lexsort((codes, key))
-        labels = _join_neighbours(order, key[order], codes, grids, labels)
+        # By key, then by what else of the code there is room for: one sort of whole numbers.
+        room = np.uint64(sum(mask.bit_count() for _, mask in shifts_and_masks))
+        order = np.argsort((key << (np.uint64(_HASH_BITS) - room)) | (codes >> room))
+        labels = _join_neighbours(order, key[order], codes, grids, labels, judged)
     return _groups(labels)
 
 
@@ -77,8 +82,10 @@ def _keys(count: int) -> list[list[tuple[int, int]]]:
     return [list(chosen) for chosen in combinations(blocks, joined)]
 
 
-def _join_neighbours(order: _Indices, keys: _Hashes, codes: _Hashes, grids: _Grids, labels: _Indices) -> _Indices:
-    """Join what is nearly alike among neighbours with one key; return the new labels."""
+def _join_neighbours(
+    order: _Indices, keys: _Hashes, codes: _Hashes, grids: _Grids, labels: _Indices, judged: _Indices
+) -> _Indices:
+    """Join what is nearly alike among neighbours with one key; return the new labels, and count who was judged."""
     for distance in range(1, min(_WINDOW, len(order) - 1) + 1):
         places = np.flatnonzero(keys[distance:] == keys[:-distance])
         if not len(places):
@@ -87,7 +94,10 @@ def _join_neighbours(order: _Indices, keys: _Hashes, codes: _Hashes, grids: _Gri
         apart = labels[left] != labels[right]
         left, right = left[apart], right[apart]
         close = np.bitwise_count(codes[left] ^ codes[right]) <= MAX_DIFFERING_BITS
+        close &= np.minimum(judged[left], judged[right]) < MAX_JUDGED
         left, right = left[close], right[close]
+        np.add.at(judged, left, 1)
+        np.add.at(judged, right, 1)
         for start in range(0, len(left), _CHUNK):
             one, other = left[start : start + _CHUNK], right[start : start + _CHUNK]
             alike = correlation(grids[one], grids[other]) >= MIN_CORRELATION

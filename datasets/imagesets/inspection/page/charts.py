@@ -116,7 +116,7 @@ def scale_histogram(inspection: Inspection) -> Histogram:
     low, high = min([-1.0, *values]), max([1.0, *values])
     edge = max(-low, high) * 1.02
     ticks = [(math.log2(scale), f"{scale:g} x") for scale in _SCALES]
-    return _histogram(values, -edge, edge, 28, ticks, marked_from=0.0)
+    return _histogram(values, -edge, edge, 27, ticks, marked_from=0.0)
 
 
 def token_histogram(inspection: Inspection) -> Histogram | None:

@@ -11,7 +11,7 @@
     return node;
   };
   const size = ([height, width]) => `${height} x ${width}`;
-  const percent = (part) => `${(100 * part).toFixed(part < 0.1 ? 1 : 0)} %`;
+  const percent = (part) => `${(100 * part).toFixed(part < 0.1 ? 1 : 0)}%`;
   const RANK = { error: 0, warning: 1, note: 2 };
   const state = { shown: data.pictures.map((_, index) => index), page: 0, open: null };
 

@@ -1,0 +1,157 @@
+"""`atelier data inspect`: recipes and bare folders, the trainer's own numbers, text, JSON, page, exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune.cli.data_inspect import source_meant
+from finetune.cli.main import main
+from finetune.errors import RecipeError
+from finetune.recipe import load_recipe
+from finetune.training.data import plan_pictures, scan_pictures
+from imagesets.plan import epoch_plan, optimizer_steps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of seven captioned pictures in four aspects."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    noise = np.random.default_rng(0)
+    for index, size in enumerate([(64, 64)] * 3 + [(80, 48)] * 2 + [(48, 80), (70, 60)]):
+        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"{index}.png")
+        (root / f"{index}.txt").write_text(f"pattern {index}", encoding="utf-8")
+    return root
+
+
+def inspected(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict]:
+    code = main(["data", "inspect", *words, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("settings", [
+    ["training.micro_batch_size=2", "training.global_batch_size=4", "data.sources.0.repeats=3"],
+    ["training.micro_batch_size=3", "training.global_batch_size=3"],
+    ["data.buckets={kind: listed, sizes: [[64, 64], [48, 80]]}", "training.micro_batch_size=1",
+     "training.global_batch_size=8"],
+])  # fmt: skip
+def test_its_numbers_are_those_of_the_trainers_plan(
+    settings: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data.sources.0.path={folder}", *settings]
+    code, data = inspected(capsys, "quickstart", *words)
+    recipe = load_recipe("quickstart", words)
+    pictures = plan_pictures(recipe, scan_pictures(recipe))
+    assert code == 0
+    assert [tuple(each["bucket"]) for each in data["pictures"]] == [pictures.bucket_of(index) for index in range(7)]
+    frames = [frame for _, frame in pictures.frames()]
+    assert [(tuple(each["resized_size"]), tuple(each["crop_top_left"])) for each in data["pictures"]] == [
+        (frame.resized_size, frame.crop_top_left) for frame in frames
+    ]
+    assert [each["scale"] for each in data["pictures"]] == [round(frame.scale, 4) for frame in frames]
+    micro, per_step = recipe.training.micro_batch_size, recipe.training.global_batch_size
+    batches = epoch_plan(
+        [frame.target_size for frame in frames], [each["repeats"] for each in data["pictures"]], micro, 0, 0
+    )
+    assert sum(bucket["batches_per_epoch"] for bucket in data["buckets"]) == len(batches)
+    assert data["summary"]["steps_per_epoch"] == len(optimizer_steps(batches, per_step // micro))
+    assert data["summary"]["steps_per_epoch"] == pictures.steps_per_epoch
+    shown = {planned.sample.name for step in range(1, pictures.steps_per_epoch + 1)
+             for batch in pictures.batches_of(step) for planned in batch}  # fmt: skip
+    assert shown == {each["name"] for each in data["pictures"]}
+
+
+def test_a_folder_is_seen_as_the_shipped_recipes_would_train_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, data = inspected(capsys, str(folder), "data.sources.0.trigger=zrkx")
+    assert code == 0
+    recipe = load_recipe("style", [f"data.sources.0.path={folder}"])
+    pictures = plan_pictures(recipe, scan_pictures(recipe))
+    assert [tuple(each["bucket"]) for each in data["pictures"]] == [pictures.bucket_of(index) for index in range(7)]
+    assert data["name"] == "pictures"
+    assert data["summary"]["steps"] is None
+    assert "not downloaded" in data["captions"]["token_source"]
+    assert {each["caption"][:6] for each in data["pictures"]} == {"zrkx, "}
+    assert "blown_up" in [finding["kind"] for finding in data["findings"]]
+    assert all(set(each["tokens"]) == {"tokenizer", "tokenizer_2"} for each in data["pictures"])
+
+
+def test_an_error_makes_exit_code_3_and_check_says_the_same_in_short(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ["quickstart", f"data.sources.0.path={folder}"]
+    assert main(["data", "inspect", *recipe]) == 0
+    assert main(["check", *recipe]) == 0
+    (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "extra.txt").write_text("nobody's")
+    capsys.readouterr()
+    assert main(["data", "inspect", *recipe]) == 3
+    full = capsys.readouterr().out
+    assert main(["check", *recipe]) == 3
+    short = capsys.readouterr().out
+    assert "torn.png" in full
+    assert "torn.png" in short
+    assert "1 caption file belongs to no picture" in " ".join(full.split())
+    assert "1 caption file belongs to no picture (extra.txt)" in short
+    assert main(["data", "inspect", *recipe, "data.on_bad_image=skip"]) == 0
+    assert main(["check", *recipe, "data.on_bad_image=skip"]) == 0
+
+
+def test_check_keeps_its_keys_and_takes_its_warnings_from_the_findings(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "0.txt").unlink()
+    (folder / "0.caption").write_text("forgotten")
+    words = ["quickstart", f"data.sources.0.path={folder}", "training.steps=1", "training.micro_batch_size=1"]
+    assert main(["check", *words, "training.global_batch_size=2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"recipe", "pictures", "bad_pictures", "notes", "ignored_files", "warnings", "steps", "steps_per_epoch",
+            "epochs", "buckets"} <= data.keys()  # fmt: skip
+    assert any("trained without the caption that lies beside it" in warning for warning in data["warnings"])
+    assert any("some pictures are never seen" in warning for warning in data["warnings"])
+
+
+def test_the_page_is_written_whole_and_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert main(["data", "inspect", "quickstart", f"data.sources.0.path={folder}", "--html", str(page)]) == 0
+    assert f"page: {page}" in capsys.readouterr().out
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>")
+    assert text.rstrip().endswith("</html>")
+    assert text.count('"thumbnail": "') + text.count('"thumbnail":"') == 7
+    code = main(["data", "inspect", "quickstart", f"data.sources.0.path={folder}", "--html", str(page), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0
+    assert json.loads(printed.out)["summary"]["pictures"] == 7
+    assert str(page) in printed.err
+
+
+def test_no_line_is_wider_than_a_narrow_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / f"{'[bold]long name ' * 9}.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / f"{'[bold]long name ' * 9}.txt").write_text("word " * 90)
+    assert main(["data", "inspect", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.split("\n"))) <= 80
+    assert "[bold]long" in printed
+
+
+def test_what_a_word_means(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("schema_version: 1")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    assert source_meant("sample:quickstart") == {"kind": "folder", "path": "sample:quickstart"}
+    assert source_meant(str(folder)) == {"kind": "folder", "path": str(folder)}
+    assert source_meant("rows.parquet") == {"kind": "huggingface", "name": "rows.parquet"}
+    assert source_meant("quickstart") is None
+    assert source_meant("run") is None
+    assert source_meant("nothing.yaml") is None
+    assert main(["data", "inspect", "no-such-thing"]) == RecipeError.exit_code
+    assert main(["data", "inspect", str(folder), "data.crops=random"]) == RecipeError.exit_code
