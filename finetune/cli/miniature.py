@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     build.set_defaults(run=run_build)
     check = verbs.add_parser(
         "check",
-        help="measure what it does: a table of effects with bars; a quarter of an hour",
+        help="measure what it does: a table of effects with bars; twenty minutes",
         description="Measure every effect of SDXL's conditions, refiner and training on the miniature, against bars. "
         "Exit code 0 if every row holds, 1 otherwise.",
     )

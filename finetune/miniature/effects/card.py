@@ -19,6 +19,8 @@ from finetune.run.folder import RunFolder
 
 NAME = "README.md"
 _LAST_STEPS = 100
+_BREAK_SECONDS = 120.0
+"""Nothing that a run does keeps it from its log for so long."""
 
 _CARD = """# The miniature SDXL
 
@@ -152,12 +154,9 @@ def stage_facts(build_folder: Path, stage: Stage) -> StageFacts:
 
 
 def _seconds_at_work(events: Sequence[Event]) -> float:
-    """Return the time from each start of a run to its last event before the next start, together."""
-    seconds = 0.0
-    for before, event in pairwise(events):
-        if event["kind"] != "run_started":
-            seconds += float(event["time"]) - float(before["time"])
-    return seconds
+    """Return the time between events, together, without the gaps in which a run lay still."""
+    gaps = [float(event["time"]) - float(before["time"]) for before, event in pairwise(events)]
+    return sum(gap for gap in gaps if gap < _BREAK_SECONDS)
 
 
 def _photo_set_lines() -> list[str]:

@@ -19,7 +19,7 @@ in which every picture can be read by a program. So what SDXL's devices do can b
 the real model leaves it to the eye. Its card, with how it was made, is `finetune/model/miniature/README.md`.
 
     pip install "atelier[miniature]"
-    atelier miniature check --report docs      # writes the figures below: a quarter of an hour on two cores
+    atelier miniature check --report docs      # writes the figures below: twenty minutes on two cores
 
 All pictures are drawn by diffusers' own pipelines from the folders as they ship, Euler with 20 steps, guidance 5 unless
 another is said.
