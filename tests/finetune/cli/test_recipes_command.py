@@ -32,7 +32,10 @@ def test_list_names_everything_that_ships(capsys: pytest.CaptureFixture[str]) ->
         assert any(line.split()[:1] == [shipped.name] and shipped.purpose in line for line in printed.split("\n"))
     assert run("list", "--json") == 0
     data = json.loads(capsys.readouterr().out)
-    stages = [f"miniature/{name}" for name in ("base-1", "base-2", "base-3", "base-4", "decoder", "decoder-2", "refiner", "vae")]
+    stages = [
+        f"miniature/{name}"
+        for name in ("base-1", "base-2", "base-3", "base-4", "decoder", "decoder-2", "refiner", "vae")
+    ]
     assert [entry["name"] for entry in data["recipes"]] == ["character", *stages, "object", "quickstart", "style"]
     assert [entry["name"] for entry in data["profiles"]] == [f"hardware/{size}gb" for size in (8, 12, 16, 24)]
 

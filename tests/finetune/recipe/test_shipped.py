@@ -34,7 +34,16 @@ def head_of(path: Path) -> str:
 def test_the_glob_finds_what_ships() -> None:
     assert [path.stem for path in RECIPES] == ["character", "object", "quickstart", "style"]
     assert {path.stem for path in PROFILES} == {"8gb", "12gb", "16gb", "24gb"}
-    assert [path.stem for path in STAGES] == ["base-1", "base-2", "base-3", "base-4", "decoder", "decoder-2", "refiner", "vae"]
+    assert [path.stem for path in STAGES] == [
+        "base-1",
+        "base-2",
+        "base-3",
+        "base-4",
+        "decoder",
+        "decoder-2",
+        "refiner",
+        "vae",
+    ]
     assert {shipped.path for shipped in shipped_recipes()} == {*RECIPES, *STAGES}
     assert {shipped.path for shipped in shipped_profiles()} == set(PROFILES)
 
