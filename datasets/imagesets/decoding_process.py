@@ -52,9 +52,9 @@ class DecodingLimits:
 
     @staticmethod
     def for_pixels(max_pixels: int) -> "DecodingLimits":
-        """Return limits that every sound picture of so many pixels keeps to several times over."""
+        """Return limits that every sound picture of up to so many pixels keeps to with room to spare."""
         cpu_seconds = 10.0 + max_pixels * 0.5e-6
-        return DecodingLimits(384 * 2**20 + 36 * max_pixels, cpu_seconds, 5 * cpu_seconds, max_pixels)
+        return DecodingLimits(384 * 2**20 + 32 * max_pixels, cpu_seconds, 10 * cpu_seconds, max_pixels)
 
 
 @dataclass(frozen=True)

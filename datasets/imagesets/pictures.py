@@ -130,6 +130,8 @@ def _open(
     orientation = exif_orientation(decoded.info.get("exif") or b"")
     kind = picture_format(content)
     num_frames: int = getattr(decoded, "n_frames", 1)
+    if kind == "WEBP":
+        decoded = decoded.copy()  # without the reader, which holds three canvases of an animation, of one frame or not
     # A PNG's bits a channel stand in byte 24, in the header chunk that is always first.
     rgb = to_rgb(decoded, background, png_bit_depth=content[24] if kind == "PNG" else 8)
     upright = turn_upright(rgb, orientation)

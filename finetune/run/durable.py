@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,17 @@ def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> None:
 def write_text(path: Path, text: str) -> None:
     r"""Write `text` as UTF-8 with `\n` line ends, whole or not at all. Raises DiskError."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write texts that bring their line ends, as `write_text` would all of them, without holding them all at once.
+
+    Raises:
+        DiskError: the disk is full, read-only or over its quota.
+    """
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        for line in lines:
+            file.write(line.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2, *, flush: bool = True) -> None:

@@ -17,7 +17,7 @@ from finetune.model.precision import choose_device
 from finetune.recipe import Recipe, dump_recipe
 from finetune.recipe.schema import FullTraining, LoraAdapter, VaeTraining
 from finetune.run.commands import discard_commands
-from finetune.run.durable import write_text
+from finetune.run.durable import write_lines, write_text
 from finetune.run.events import EventLog
 from finetune.run.folder import RunFolder
 from finetune.training.autoencoder_job import assemble_autoencoding
@@ -31,7 +31,7 @@ from finetune.training.recorder import Follower, Listener, Recorder
 from finetune.training.resume import require_same_training
 from finetune.training.signals import StoppedEarlyError, StopRequest, stop_on_signals
 from finetune.training.tracking import tracker_listener
-from imagesets.manifest import manifest_text
+from imagesets.manifest import manifest_lines
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,17 @@ def train(
 
 def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
     """Return a hash of the pictures with their captions and buckets, and the model's identity."""
+    digest = hashlib.sha256()
+    for line in _manifest(pictures):
+        digest.update(line.encode("utf-8", "backslashreplace"))
     return {
-        "pictures or captions": hashlib.sha256(_manifest(pictures).encode("utf-8", "backslashreplace")).hexdigest(),
+        "pictures or captions": digest.hexdigest(),
         "model": open_model(recipe.model, refiner=None).identity(),
     }
 
 
-def _manifest(pictures: TrainingPictures) -> str:
-    buckets = [pictures.bucket_of(index) for index in range(len(pictures.samples))]
-    return manifest_text(pictures.samples, buckets)
+def _manifest(pictures: TrainingPictures) -> Iterator[str]:
+    return manifest_lines(pictures.samples, pictures.assigned)
 
 
 def _train_as_follower(
@@ -237,7 +239,7 @@ def restore_state(state: TrainingState[Task], checkpoint: Checkpoint) -> None:
 def _run(recipe: Recipe, pictures: TrainingPictures, job: Job, recorder: Recorder, stop: StopRequest) -> TrainResult:
     """Train, then export."""
     state = job.state
-    write_text(recorder.run.manifest, _manifest(pictures))
+    write_lines(recorder.run.manifest, _manifest(pictures))
     if state.global_step == 0 and recipe.preview.at_start:
         recorder.draw_previews(state)
     recorder.emit("stage", step=state.global_step, name="train", done=state.global_step, total=state.total_steps)

@@ -54,6 +54,13 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_lines_are_written_as_the_text_they_make(tmp_path: Path) -> None:
+    lines = ["a\n", "", "größer \udce9\n", "no end"]
+    durable.write_lines(tmp_path / "lines", iter(lines))
+    durable.write_text(tmp_path / "text", "".join(lines))
+    assert (tmp_path / "lines").read_bytes() == (tmp_path / "text").read_bytes()
+
+
 def test_json_has_no_nan_and_keeps_any_file_name(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     value = {"a": [1.5, math.nan, (math.inf, -math.inf)], "b": tmp_path, "name": "caf\udce9 ü"}
@@ -95,6 +102,10 @@ try:
     durable.write_bytes(folder / "kept.bin", b"new" * 5000)
 except DiskError as error:
     print("file:", error)
+try:
+    durable.write_lines(folder / "kept.bin", ("new\\n" for _ in range(5000)))
+except DiskError as error:
+    print("lines:", error)
 assert (folder / "kept.bin").read_bytes() == b"old" * 100
 assert [p.name for p in folder.iterdir()] == ["kept.bin"], list(folder.iterdir())
 
@@ -123,6 +134,7 @@ def test_a_full_disk_loses_nothing_that_was_whole(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "file: " in done.stdout
+    assert "lines: " in done.stdout
     assert "log: " in done.stdout
     assert "still full" in done.stdout
     assert "larger than the system allows" in done.stdout
