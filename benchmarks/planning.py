@@ -5,7 +5,8 @@ own), then times what a run does with them before its first step: `TrainingPictu
 and plans the first epoch, and the plan of a second epoch. It is one thread's work, and what grows with the number of
 records is judged by processor time, which a busy machine does not change. Peak memory is the whole process's.
 
-The bars: a million under 10 s and under 1 GiB, records included, and per record at most 1.2 times what 10 thousand cost.
+The bars: a million under 10 s and under 1 GiB, records included, and per record at most 1.2 times what 10 thousand
+cost.
 """
 
 import argparse
