@@ -22,7 +22,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Write a number of bytes as '512 MiB' or '5.6 GiB'."""
+    """Write a number of bytes as '48 KiB', '512 MiB' or '5.6 GiB'."""
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 

@@ -31,7 +31,7 @@ class Prepared:
         cache: where the values lie.
         wanted: how many values the recipe asks for, by store.
         encoded: how many of them were not there.
-        reasons: why a store is not asked at all.
+        reasons: by store, why it is not asked where it is not.
         is_main_process: whether this process is the one that speaks.
     """
 
@@ -98,9 +98,10 @@ def prepare(
                 each.fill(_progress(shown, stop, name), accelerator)
         for own in latents:
             own.fill(_progress(shown, stop, "latents"), accelerator)
+    never = recipe.training.cache_latents == "never"
     reasons = {
         "text": "an encoder is trained",
-        "latents": "training.cache_latents or data.crop says so" if encoding.latents is None else "",
+        "latents": "training.cache_latents is never" if never else "data.crop is random without data.crops_per_picture",
     }
     return Prepared(cache, wanted, encoded, reasons, accelerator.is_main_process)
 

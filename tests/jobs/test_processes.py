@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finetune.cache.shards import read_index
 from tests.jobs.conftest import child_environment
 
 
@@ -16,9 +17,9 @@ from tests.jobs.conftest import child_environment
 def test_two_processes_train_what_one_does(job) -> None:
     job.train("name=one")
     # What `accelerate launch` starts on GPUs; on a CPU its own launcher wants MPI.
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    launch = launch_two()
     finished = subprocess.run(
-        [sys.executable, *launch, "-m", "finetune", "train", str(job.recipe), "name=two"],
+        [sys.executable, *launch, "-m", "finetune", "train", str(job.recipe), "name=two", "cache.folder=two-cache"],
         capture_output=True,
         text=True,
         env=child_environment(),
@@ -35,6 +36,7 @@ def test_two_processes_train_what_one_does(job) -> None:
         assert two[step][:2] == pytest.approx((loss, grad_norm), rel=1e-5 if step == 1 else 1e-2), f"step {step}"
     [started] = [event for event in job.events("two") if event["kind"] == "run_started"]
     assert started["environment"]["processes"] == 2
+    assert_each_value_is_there_once(job.recipe.parent / "two-cache", num_shards={"latents": 2})
 
 
 def free_port() -> int:
@@ -49,9 +51,14 @@ def test_two_processes_train_a_whole_model_to_the_same_bits_as_each_other(job) -
     settings = ["adapter={kind: full, unet: {learning_rate: 1e-4}}", "training.steps=7", "training.ema.decay=0.9"]
     settings += ["training.micro_batch_size=1", "training.global_batch_size=2"]
     script = [str(Path(__file__).parent / "ranks.py"), str(job.recipe), *settings]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    [alone] = ranks([sys.executable, *script])
-    one, other = ranks([sys.executable, *launch, *script])
+    [alone] = ranks([sys.executable, *script, "cache.kind=memory"])
+    pairs = [
+        ranks([sys.executable, *launch_two(), *script, cache])
+        for cache in (f"cache.folder={job.runs / 'shared'}", "cache.kind=memory")
+    ]
+    assert pairs[0] == pairs[1], "what is encoded by the other comes over the disk and over the wire alike"
+    assert_each_value_is_there_once(job.runs / "shared", num_shards={"latents": 2, "text": 2})
+    one, other = pairs[0]
     assert (one.pop("rank"), other.pop("rank")) == (0, 1)
     assert one == other
     assert one["samples"] == [2, 2, 2, 2, 2, 1, 2]
@@ -59,6 +66,19 @@ def test_two_processes_train_a_whole_model_to_the_same_bits_as_each_other(job) -
     assert one["parameters"] != one["averages"]
     assert one["losses"] == pytest.approx(alone["losses"], rel=1e-3)
     assert one["grad_norms"] == pytest.approx(alone["grad_norms"], rel=1e-2)
+
+
+def launch_two() -> list[str]:
+    return ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+
+
+def assert_each_value_is_there_once(cache: Path, num_shards: dict[str, int]) -> None:
+    """Each process wrote its part, and no value was encoded by both."""
+    for store, expected in num_shards.items():
+        shards = [read_index(path, {}).places.keys() for path in (cache / store).glob("shard-*.safetensors")]
+        assert len(shards) >= expected
+        assert all(shards)
+        assert sum(map(len, shards)) == len(set().union(*shards))
 
 
 def ranks(command: list[str]) -> list[dict[str, Any]]:
