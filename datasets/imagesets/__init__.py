@@ -7,6 +7,7 @@ Nothing in it imports torch, and Hugging Face's `datasets` is imported where a d
     plan        the order of an epoch             randomness  draws as pure functions of a key
     pictures    a file's bytes to upright RGB     decoders    the same in child processes, which a file cannot
     manifest    one readable line a sample                    take down with it
+    wording     captions anew for each showing
 """
 
 from imagesets.errors import CaptionError, DecoderError, ImagesetError, PictureError, SourceError

@@ -1,5 +1,6 @@
 """Captions: their bytes to one clean line, and the trigger word. Where they lie is the work of `folder` and others."""
 
+import re
 import unicodedata
 
 from imagesets.errors import CaptionError
@@ -7,12 +8,13 @@ from imagesets.errors import CaptionError
 MAX_CAPTION_BYTES = 64 * 2**10
 
 
-def decode_caption(content: bytes, name: str) -> str:
+def decode_caption(content: bytes, name: str, *, keep_lines: bool = False) -> str:
     """Read a caption file's bytes: UTF-8, with or without a byte order mark.
 
     Args:
         content: the bytes.
         name: of the file, for messages.
+        keep_lines: whether each line is a caption of its own; otherwise all are put on one.
 
     Raises:
         CaptionError: it is not UTF-8, or too long to be a caption.
@@ -27,15 +29,19 @@ def decode_caption(content: bytes, name: str) -> str:
             f"its caption {name} is not UTF-8 but {found} (byte {error.start} is 0x{content[error.start]:02x}): "
             "save it as UTF-8"
         ) from error
-    return clean_caption(text)
+    return clean_caption(text, keep_lines=keep_lines)
 
 
-def clean_caption(text: str) -> str:
+def clean_caption(text: str, *, keep_lines: bool = False) -> str:
     """Put a caption on one line: runs of white space and control characters become one space, none at the ends.
+
+    Where lines are kept this is done to each; empty ones go, and a line feed stands between the others.
 
     Raises:
         CaptionError: it holds half a character (a lone surrogate), which no file can store.
     """
+    if keep_lines:
+        return "\n".join(filter(None, map(clean_caption, re.split(r"[\r\n]+", text))))
     kinds = {character: unicodedata.category(character) for character in set(text)}
     if "Cs" in kinds.values():
         raise CaptionError("its caption holds half a character (a lone surrogate): write the caption again")

@@ -54,8 +54,8 @@ def list_folder(source: FolderSource) -> Listing:
             'it: write one, as {"file_name": "a.png", "text": "…"}, or take captions: files'
         )
     beside = source.captions != "metadata"
-    entries = [_entry(root, name, lines.get(name), source.caption_extension if beside else None, found)
-               for name in found.pictures]  # fmt: skip
+    entries = [_entry(root, name, lines.get(name), source.caption_extension if beside else None, found,
+                      keep_lines=source.keeps_lines) for name in found.pictures]  # fmt: skip
     entries += [Entry(shown_name(name), problem=reason) for name, reason in (found.problems | problems).items()]
     if not entries:
         raise SourceError(
@@ -153,7 +153,15 @@ def _metadata(root: Path, found: _Found) -> tuple[dict[str, MetadataLine], dict[
     return lines, problems
 
 
-def _entry(root: Path, name: str, line: MetadataLine | None, caption_extension: str | None, found: _Found) -> Entry:
+def _entry(
+    root: Path,
+    name: str,
+    line: MetadataLine | None,
+    caption_extension: str | None,
+    found: _Found,
+    *,
+    keep_lines: bool,
+) -> Entry:
     extension = PurePosixPath(name).suffix.lower()
     read = FileInFolder(root, name)
     problem = name_problem(name)
@@ -162,7 +170,7 @@ def _entry(root: Path, name: str, line: MetadataLine | None, caption_extension: 
         problem = f"{extension} files are not read: convert it to PNG, JPEG or WebP"
     if problem is None and caption is None and caption_extension is not None:
         try:
-            caption = _read_caption(root, _caption_name(name, caption_extension), found)
+            caption = _read_caption(root, _caption_name(name, caption_extension), found, keep_lines=keep_lines)
         except CaptionError as error:
             problem = str(error)
     score = None if line is None else line.aesthetic_score
@@ -173,7 +181,7 @@ def _caption_name(name: str, extension: str) -> str:
     return name[: len(name) - len(PurePosixPath(name).suffix)] + extension
 
 
-def _read_caption(root: Path, name: str, found: _Found) -> str | None:
+def _read_caption(root: Path, name: str, found: _Found, *, keep_lines: bool) -> str | None:
     """Return the caption in a file, or None where there is none."""
     short = shown_name(PurePosixPath(name).name)
     if name in found.odd:
@@ -186,4 +194,4 @@ def _read_caption(root: Path, name: str, found: _Found) -> str | None:
         content = read_file(root / name, root)
     except PictureError as error:
         raise CaptionError(f"its caption {short} cannot be used: {error}") from error
-    return decode_caption(content, short)
+    return decode_caption(content, short, keep_lines=keep_lines)

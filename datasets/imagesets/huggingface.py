@@ -38,7 +38,7 @@ def list_dataset(source: HuggingFaceSource) -> Listing:
     captions = table.select_columns([source.caption_column])
     return Listing(
         tuple(
-            _entry(row, values[source.caption_column], partial(_read_row, pictures, row, roots))
+            _entry(row, values[source.caption_column], partial(_read_row, pictures, row, roots), source)
             for row, values in enumerate(captions)
         )
     )
@@ -135,12 +135,13 @@ def _cache_folders() -> list[Path]:
     return [Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
-def _entry(row: int, text: Any, read: "partial[bytes]") -> Entry:
+def _entry(row: int, text: Any, read: "partial[bytes]", source: HuggingFaceSource) -> Entry:
     name = f"row {row}"
     if text is not None and not isinstance(text, str):
         return Entry(name, problem=f"its caption is no text: {text!r:.40}")
     try:
-        return Entry(name, None if text is None else clean_caption(text), read=read)
+        caption = None if text is None else clean_caption(text, keep_lines=source.keeps_lines)
+        return Entry(name, caption, read=read)
     except CaptionError as error:
         return Entry(name, problem=str(error))
 

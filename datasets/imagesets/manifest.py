@@ -14,7 +14,7 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
 
     A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
     is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption, repeats
-    and aesthetic score.
+    and aesthetic score; of a caption that is worded anew for each showing also how it was written.
 
     Args:
         samples: the pictures.
@@ -35,6 +35,8 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
             "repeats": sample.repeats,
             "aesthetic_score": sample.aesthetic_score,
         }
+        if sample.wording is not None:
+            entry["written"] = sample.written
         yield json.dumps(entry, ensure_ascii=False) + "\n"
 
 

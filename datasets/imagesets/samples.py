@@ -1,20 +1,23 @@
 """What a scan finds: usable pictures, unusable ones with the reason, and what is allowed but worth a look."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image
 
+from imagesets.captions import with_trigger
 from imagesets.colours import Colour
 from imagesets.decoders import Decoders
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
 from imagesets.framing import Frame, Size
 from imagesets.pictures import PictureFacts, Pixels, open_picture, render
+from imagesets.randomness import KeyPart
 from imagesets.sources import DEFAULT_AESTHETIC_SCORE
+from imagesets.wording import Wording, num_wordings, word
 
 DEFAULT_MAX_PIXELS = 64_000_000
 
@@ -30,7 +33,8 @@ class Sample:
         source: the name of its source.
         sha256: of its bytes, in hexadecimal.
         original_size: (height, width), upright, before any resize.
-        caption: as it is trained, with its trigger word; '' where there is none.
+        caption: as it is trained, with its trigger word; '' where there is none. Where it is worded anew for each
+            showing, how it reads before any draw.
         repeats: how often it is seen in an epoch.
         facts: format, colour mode, orientation.
         read: returns its bytes, or raises a PictureError.
@@ -38,6 +42,9 @@ class Sample:
         max_pixels: larger pictures are refused.
         aesthetic_score: from 0 to 10: what a refiner is told of it.
         buckets: the (height, width) it may be trained at; None for those of the whole set.
+        wording: what is done to its caption at each showing; None leaves it as it is.
+        written: the caption that is worded, as the source has it; each line one of its own where lines are chosen.
+        trigger: the word put before what the wording has given.
         decoders: the processes that open it; None opens it in this one, for a picture of one's own making.
     """
 
@@ -53,7 +60,27 @@ class Sample:
     max_pixels: int = DEFAULT_MAX_PIXELS
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
     buckets: tuple[Size, ...] | None = None
+    wording: Wording | None = None
+    written: str = ""
+    trigger: str = ""
     decoders: Decoders | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def num_captions(self) -> int | None:
+        """After how many showings its captions come round again; None where they never do."""
+        return 1 if self.wording is None else num_wordings(self.written, self.wording)
+
+    def caption_of(self, showing: int, key: Sequence[KeyPart]) -> str:
+        """Return the caption of one showing, with the trigger word.
+
+        Args:
+            showing: its number, from 0, over all epochs.
+            key: what the draws depend on beside the showing.
+        """
+        if self.wording is None:
+            return self.caption
+        turn = showing if self.num_captions is None else showing % self.num_captions
+        return with_trigger(word(self.written, self.wording, (*key, turn), turn), self.trigger)
 
     def load(self) -> Image.Image:
         """Open the picture: upright, 8-bit sRGB.

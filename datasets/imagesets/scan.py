@@ -17,6 +17,7 @@ from imagesets.folder import list_folder
 from imagesets.huggingface import list_dataset
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
 from imagesets.sources import Entry, FolderSource, Listing, Source
+from imagesets.wording import plain_words
 
 __all__ = ["BadPicture", "Note", "Sample", "ScanReport", "scan_sources"]
 
@@ -114,12 +115,13 @@ def _read_of(entry: Entry) -> PictureBytes:
 def _sample(
     entry: Entry, source: Source, examined: Examined, background: Colour, max_pixels: int, decoders: Decoders
 ) -> Sample:
+    caption, wording = entry.caption or "", source.wording
     return Sample(
         name=entry.name,
         source=source.label,
         sha256=examined.sha256,
         original_size=examined.facts.size,
-        caption=with_trigger(entry.caption or "", source.trigger),
+        caption=with_trigger(caption if wording is None else plain_words(caption, wording), source.trigger),
         repeats=source.repeats,
         facts=examined.facts,
         read=_read_of(entry),
@@ -127,6 +129,9 @@ def _sample(
         max_pixels=max_pixels,
         aesthetic_score=source.aesthetic_score if entry.aesthetic_score is None else entry.aesthetic_score,
         buckets=source.buckets,
+        wording=wording,
+        written="" if wording is None else caption,
+        trigger="" if wording is None else source.trigger,
         decoders=decoders,
     )
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from imagesets.files import PictureBytes
 from imagesets.framing import Size
+from imagesets.wording import Wording
 
 DEFAULT_AESTHETIC_SCORE = 6.0
 """What diffusers' pipelines tell a refiner unless they are told otherwise."""
@@ -25,6 +26,7 @@ class FolderSource:
         trigger: put before each caption that does not have it.
         buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
+        wording: what is done to each caption at each showing; None leaves it as it is.
     """
 
     path: Path
@@ -35,6 +37,12 @@ class FolderSource:
     trigger: str = ""
     buckets: tuple[Size, ...] | None = None
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
+    wording: Wording | None = None
+
+    @property
+    def keeps_lines(self) -> bool:
+        """Whether each line of a caption is a caption of its own."""
+        return self.wording is not None and self.wording.choose_line
 
     @property
     def label(self) -> str:
@@ -58,6 +66,7 @@ class HuggingFaceSource:
         trigger: put before each caption that does not have it.
         buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
+        wording: what is done to each caption at each showing; None leaves it as it is.
     """
 
     name: str
@@ -70,6 +79,12 @@ class HuggingFaceSource:
     trigger: str = ""
     buckets: tuple[Size, ...] | None = None
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
+    wording: Wording | None = None
+
+    @property
+    def keeps_lines(self) -> bool:
+        """Whether each line of a caption is a caption of its own."""
+        return self.wording is not None and self.wording.choose_line
 
     @property
     def label(self) -> str:
@@ -86,7 +101,7 @@ class Entry:
 
     Attributes:
         name: how messages call it: a path below the folder with forward slashes, or 'row 12'; safe to print.
-        caption: as the source has it, clean; None where the source has none for it.
+        caption: as the source has it, clean, on one line unless its lines are kept; None where there is none.
         problem: why it cannot be used, or None.
         aesthetic_score: from 0 to 10; None where the source has none for it.
         extension: of the file's name in lower case; None where there is no file.

@@ -18,6 +18,7 @@ from finetune.recipe.base import (
     Text,
 )
 from finetune.recipe.buckets import Buckets, PaperBuckets
+from finetune.recipe.wording import Wording
 
 CaptionExtension = Annotated[
     str,
@@ -51,6 +52,8 @@ metadata.jsonl where there is one, else text files."""
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    wording: Wording | None = None
+    """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""
     buckets: Buckets | None = None
     """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
     aesthetic_score: Score = 6.0
@@ -79,6 +82,8 @@ class HuggingFaceSource(Settings):
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
     trigger: Text = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
+    wording: Wording | None = None
+    """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""
     buckets: Buckets | None = None
     """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
     aesthetic_score: Score = 6.0

@@ -162,6 +162,30 @@ def _caption_extension(recipe: Recipe) -> Iterator[str]:
             yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
 
 
+def _wording(recipe: Recipe) -> Iterator[str]:
+    for index, source in enumerate(recipe.data.sources):
+        wording, key = source.wording, f"data.sources.{index}.wording"
+        if wording is None:
+            continue
+        if isinstance(recipe.adapter, VaeTraining):
+            yield f"{key}: has no effect with adapter.kind: vae"
+            continue
+        frozen = not any(name.startswith("adapter.text") for name, _ in _trained(recipe))
+        draws_tags = wording.shuffle or wording.tag_dropout > 0.0
+        if not draws_tags:
+            for name in ("separator", "keep_first"):
+                if _was_written(wording, name):
+                    yield f"{key}.{name}: has no effect without shuffle or tag_dropout"
+        draws = draws_tags or wording.wildcards
+        if draws and frozen and wording.variants is None:
+            yield (
+                f"{key}.variants: null words captions anew at each showing, which frozen text encoders cannot encode "
+                "beforehand: a run will stop. Set variants: 8, or train a text encoder"
+            )
+        if not draws and _was_written(wording, "variants"):
+            yield f"{key}.variants: has no effect without shuffle, tag_dropout or wildcards"
+
+
 def _crops(recipe: Recipe) -> Iterator[str]:
     if recipe.data.crop == "center" and recipe.data.crops_per_picture is not None:
         yield "data.crops_per_picture: has no effect with crop: center, which has one place; set crop: random"
@@ -197,6 +221,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _previews,
     _intervals,
     _crops,
+    _wording,
     _lora_formats,
     _dora_export,
 )

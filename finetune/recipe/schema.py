@@ -43,6 +43,7 @@ from finetune.recipe.training import (
     WeightAveraging,
 )
 from finetune.recipe.vae import VaeLoss, VaeTraining
+from finetune.recipe.wording import Wording
 
 
 class Recipe(Settings):
@@ -137,4 +138,5 @@ __all__ = [
     "VaeLoss",
     "VaeTraining",
     "WeightAveraging",
+    "Wording",
 ]

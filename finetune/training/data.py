@@ -9,6 +9,7 @@ from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, List
 from finetune.training.pictures import Size, TrainingPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
 from imagesets.scan import ScanReport, scan_sources
+from imagesets.wording import Wording
 
 _REASONS_SHOWN = 20
 
@@ -84,6 +85,7 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
 def imageset_source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
     """Return a recipe's source as `imagesets` reads it."""
     buckets = None if source.buckets is None else tuple(bucket_sizes(source.buckets))
+    wording = None if source.wording is None else Wording(**source.wording.model_dump())
     if isinstance(source, FolderSource):
         return imagesets.FolderSource(
             path=resolve_data_path(source.path),
@@ -94,6 +96,7 @@ def imageset_source(source: Source) -> imagesets.FolderSource | imagesets.Huggin
             trigger=source.trigger,
             buckets=buckets,
             aesthetic_score=source.aesthetic_score,
+            wording=wording,
         )
     return imagesets.HuggingFaceSource(
         name=source.name,
@@ -106,4 +109,5 @@ def imageset_source(source: Source) -> imagesets.FolderSource | imagesets.Huggin
         trigger=source.trigger,
         buckets=buckets,
         aesthetic_score=source.aesthetic_score,
+        wording=wording,
     )

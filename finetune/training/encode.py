@@ -145,15 +145,17 @@ def plan_encoding(
     """Find out what is encoded ahead, and under which keys. No model is loaded; weight files may be hashed.
 
     Raises:
-        RecipeError: caching latents was demanded and cannot be done.
+        RecipeError: caching latents was demanded and cannot be done, or captions without number are to be encoded
+            beforehand.
         DiskError: caching latents was demanded, and the disk has no room for them.
     """
     device = accelerator.device
-    captions = [sample.caption for sample in pictures.samples]
     prompts = texts_of(requests)
     return Encoding(
         cache=cache,
-        text=None if trains_text(recipe) else _text_cache(cache, files, [*captions, *prompts], dtype, device),
+        text=None
+        if trains_text(recipe)
+        else _text_cache(cache, files, [*_finite_captions(pictures), *prompts], dtype, device),
         refiner_text=None
         if refiner_files is None or not requests
         else _text_cache(cache, refiner_files, prompts, dtype, device),
@@ -216,6 +218,15 @@ def encode_pictures(
 def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
     """Whether the moments of all frames fit in the share of free memory that `auto` allows."""
     return _latent_bytes(frames, vae_factor) <= MEMORY_SHARE * psutil.virtual_memory().available
+
+
+def _finite_captions(pictures: TrainingPictures) -> list[str]:
+    if not pictures.has_finite_captions:
+        raise RecipeError(
+            "data.sources.*.wording.variants: got null, which words captions anew at each showing, but frozen text "
+            "encoders encode all captions before the first step. Set variants: 8, or train a text encoder"
+        )
+    return pictures.captions()
 
 
 def _text_cache(

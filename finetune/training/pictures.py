@@ -112,18 +112,36 @@ class TrainingPictures:
             for flipped in flips
         ]
 
+    @property
+    def has_finite_captions(self) -> bool:
+        """Whether the captions training can ask for are a finite set, which can be encoded beforehand."""
+        return all(sample.num_captions is not None for sample in self.samples)
+
+    def captions(self) -> list[str]:
+        """Return every caption that training can ask for, where they are a finite set; a sample's lie together."""
+        assert self.has_finite_captions, "new wordings at every showing are not a finite set"
+        return [
+            sample.caption_of(turn, self._caption_key(index))
+            for index, sample in enumerate(self.samples)
+            for turn in range(sample.num_captions or 0)
+        ]
+
+    def _caption_key(self, index: int) -> tuple[int | str, ...]:
+        return (self.seed, "wording", index)
+
     def _planned(self, item: Item, bucket: Size, epoch: int, global_step: int) -> PlannedSample:
         sample = self.samples[item.sample]
         key = f"{item.sample}.{item.repeat}"
         flipped = key_to_fraction(self.seed, "flip", epoch, key) < self.flip_probability
         dropped = key_to_fraction(self.seed, "caption-dropout", global_step, key) < self.caption_dropout
+        showing = epoch * sample.repeats + item.repeat
         if self.crop == "random" and self.crops_per_picture is None:
             crop_key = (self.seed, "crop", epoch, key)
             frame = make_frame(sample.original_size, bucket, "random", flipped=flipped, key=crop_key)
         else:
-            showing = epoch * sample.repeats + item.repeat
             frame = self._frame(item.sample, showing % (self.crops_per_picture or 1), flipped=flipped)
-        return PlannedSample(sample, frame, None if dropped else sample.caption, key)
+        caption = None if dropped else sample.caption_of(showing, self._caption_key(item.sample))
+        return PlannedSample(sample, frame, caption, key)
 
     def _frame(self, index: int, crop: int, *, flipped: bool) -> Frame:
         """Return a picture's centred frame, or its random one of number `crop`."""

@@ -48,6 +48,17 @@ def test_cleaning_keeps_the_words_and_their_order_on_one_line(text: str) -> None
     assert clean_caption(cleaned) == cleaned
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n \t")))
+def test_kept_lines_are_clean_each_and_none_is_empty(text: str) -> None:
+    lines = clean_caption(text, keep_lines=True).split("\n")
+    assert all(clean_caption(line) == line for line in lines)
+    assert lines == [""] or "" not in lines
+    assert " ".join(lines).split() == clean_caption(text).split()
+    assert decode_caption(text.encode(), "a.txt", keep_lines=True).split("\n") == (
+        clean_caption(text.removeprefix("\ufeff"), keep_lines=True).split("\n")
+    )
+
+
 @pytest.mark.parametrize(
     ("caption", "trigger", "expected"),
     [

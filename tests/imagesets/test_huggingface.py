@@ -12,6 +12,7 @@ import imagesets
 from imagesets.errors import SourceError
 from imagesets.framing import make_frame
 from imagesets.scan import ScanReport, scan_sources
+from imagesets.wording import Wording
 from tests.imagesets.making import encoded, orientation_exif, scene
 
 datasets = pytest.importorskip("datasets")
@@ -66,6 +67,14 @@ def test_a_saved_dataset_is_read_and_decoded_by_our_own_opener(tmp_path: Path) -
     assert [sample.original_size for sample in report.samples] == [(64, 48), (16, 16)]
     assert (report.samples[1].render(make_frame((16, 16), (16, 16), "center")) == 128).all()
     assert [(note.name, note.kind) for note in report.notes] == [("row 1", "missing_caption")]
+
+
+def test_lines_of_a_caption_are_kept_where_they_are_chosen(tmp_path: Path) -> None:
+    table(image=[embedded(encoded(scene()))], text=["a  star\n\n on grey"]).save_to_disk(str(tmp_path / "saved"))
+    [joined] = scan(tmp_path / "saved").samples
+    assert joined.caption == joined.caption_of(1, ()) == "a star on grey"
+    [kept] = scan(tmp_path / "saved", wording=Wording(choose_line=True), trigger="zig").samples
+    assert [kept.caption_of(turn, ()) for turn in range(3)] == ["zig, a star", "zig, on grey", "zig, a star"]
 
 
 def test_columns_and_split_are_named(tmp_path: Path) -> None:

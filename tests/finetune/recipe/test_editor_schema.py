@@ -106,6 +106,7 @@ def test_shipped_recipes_fit_as_written_and_as_resolved() -> None:
         {"preview": {"prompts": ["a", {"prompt": "b", "size": [64, 64]}]}},
         {"adapter": {"unet": {"targets": ["attn2.to_k"], "alpha": None}, "text_encoder": {}}},
         {"refiner": None},
+        {"data": {"sources": [{"kind": "folder", "path": "x", "wording": {"shuffle": True, "variants": None}}]}},
     ],
 )
 def test_what_the_loader_takes_fits(change: dict[str, Any], tmp_path: Path) -> None:
@@ -125,6 +126,8 @@ def test_what_the_loader_takes_fits(change: dict[str, Any], tmp_path: Path) -> N
         {"model": {"kind": "hub", "id": "x"}},
         {"model": {}},
         {"data": {"sources": []}},
+        {"data": {"sources": [{"kind": "folder", "path": "x", "wording": {"separator": ""}}]}},
+        {"data": {"sources": [{"kind": "folder", "path": "x", "wording": {"tag_dropout": 1.5}}]}},
         {"training": {"optimizer": {"kind": "auto", "d_coef": 2}}},
         {"training": {"optimizer": {"betas": [0.9]}}},
         {"preview": {"prompts": [3]}},

@@ -99,3 +99,28 @@ def test_a_caption_ending_nobody_reads(tmp_path: Path) -> None:
     text = REAL.replace("path: pictures", "path: pictures, captions: metadata, caption_extension: .cap")
     [line] = warnings_of(text, tmp_path)
     assert line.startswith("data.sources.0.caption_extension: has no effect with captions: metadata")
+
+
+@pytest.mark.parametrize(
+    ("wording", "adapter", "expected"),
+    [
+        ("{}", "", None),
+        ("{shuffle: true, keep_first: 2}", "", None),
+        ("{tag_dropout: 0.1, separator: ' | '}", "", None),
+        ("{choose_line: true, prefix: a}", "", None),
+        (
+            "{choose_line: true, variants: null}",
+            "",
+            "variants: has no effect without shuffle, tag_dropout or wildcards",
+        ),
+        ("{wildcards: true, keep_first: 1}", "", "keep_first: has no effect without shuffle or tag_dropout"),
+        ("{wildcards: true, separator: ;}", "", "separator: has no effect without shuffle or tag_dropout"),
+        ("{wildcards: true, variants: null}", "", "variants: null words captions anew"),
+        ("{wildcards: true, variants: null}", "adapter: {text_encoder_2: {}}", None),
+        ("{shuffle: true}", "adapter: {kind: vae}", "has no effect with adapter.kind: vae"),
+    ],
+)
+def test_wordings(wording: str, adapter: str, expected: str | None, tmp_path: Path) -> None:
+    lines = warnings_of(REAL.replace("path: pictures", f"path: pictures, wording: {wording}") + adapter, tmp_path)
+    assert len(lines) == (0 if expected is None else 1), lines
+    assert expected is None or (lines[0].startswith("data.sources.0.wording") and expected in lines[0])
