@@ -149,9 +149,10 @@ def assemble_denoising(
 def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:
     """Say which captions lose their end: the encoders read 77 tokens."""
     tokenizer = files.load_tokenizer_2()
-    long = longer_than_read(tokenizer, [sample.caption for sample in pictures.samples])
+    captions = [(caption, index) for index in range(len(pictures.samples)) for caption in pictures.captions_of(index)]
+    long = longer_than_read(tokenizer, [caption for caption, _ in captions])
     if long:
         recorder.warn(
             f"{len(long)} captions are longer than the {tokenizer.model_max_length} tokens the encoders read, "
-            f"the first: {pictures.samples[long[0]].name}. Their ends are cut off; put what matters first"
+            f"the first: {pictures.samples[captions[long[0]][1]].name}. Their ends are cut off; put what matters first"
         )

@@ -120,11 +120,14 @@ class TrainingPictures:
     def captions(self) -> list[str]:
         """Return every caption that training can ask for, where they are a finite set; a sample's lie together."""
         assert self.has_finite_captions, "new wordings at every showing are not a finite set"
-        return [
-            sample.caption_of(turn, self._caption_key(index))
-            for index, sample in enumerate(self.samples)
-            for turn in range(sample.num_captions or 0)
-        ]
+        return [caption for index in range(len(self.samples)) for caption in self.captions_of(index)]
+
+    def captions_of(self, index: int) -> list[str]:
+        """Return every caption sample `index` can have; where there is no end of them, as it reads before any draw."""
+        sample = self.samples[index]
+        if sample.num_captions is None:
+            return [sample.caption]
+        return [sample.caption_of(turn, self._caption_key(index)) for turn in range(sample.num_captions)]
 
     def _caption_key(self, index: int) -> tuple[int | str, ...]:
         return (self.seed, "wording", index)
