@@ -12,7 +12,8 @@ from imagesets.captions import decode_caption
 from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import CaptionError, PictureError, SourceError
 from imagesets.files import FileInFolder, kind_of_file, name_problem, read_file, shown_name
-from imagesets.metadata import METADATA_FILE, MetadataLine, parse_metadata
+from imagesets.metadata import METADATA_FILES, MetadataLine
+from imagesets.metadata_tables import parse_metadata_file
 from imagesets.sources import Entry, FolderSource, Listing
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -50,8 +51,8 @@ def list_folder(source: FolderSource) -> Listing:
     lines, problems = _metadata(root, found) if source.captions != "files" else ({}, {})
     if source.captions == "metadata" and not lines and not problems:
         raise SourceError(
-            f"the folder {root.absolute()} holds no {METADATA_FILE} with a line in it, and captions are to come from "
-            'it: write one, as {"file_name": "a.png", "text": "…"}, or take captions: files'
+            f"the folder {root.absolute()} holds no metadata.jsonl (or metadata.csv) with a line in it, and captions "
+            'are to come from it: write one, as {"file_name": "a.png", "text": "…"}, or take captions: files'
         )
     beside = source.captions != "metadata"
     entries = [_entry(root, name, lines.get(name), source.caption_extension if beside else None, found,
@@ -65,7 +66,7 @@ def list_folder(source: FolderSource) -> Listing:
         )
     captions = {name for name in found.others if name.endswith(source.caption_extension) and beside}
     used = {_caption_name(name, source.caption_extension) for name in found.pictures}
-    others = found.others - captions - {name for name in found.others if PurePosixPath(name).name == METADATA_FILE}
+    others = found.others - captions - {name for name in found.others if PurePosixPath(name).name in METADATA_FILES}
     return Listing(
         entries=tuple(sorted(entries, key=lambda entry: entry.name)),
         ignored=tuple(sorted(map(shown_name, [*found.ignored, *others]))),
@@ -127,19 +128,24 @@ def _sort_out(entry: "os.DirEntry[str]", name: str, root: Path, found: _Found) -
 
 
 def _metadata(root: Path, found: _Found) -> tuple[dict[str, MetadataLine], dict[str, str]]:
-    """Read every metadata.jsonl of the walk; return what they say of each picture, and wrong lines with the reason."""
+    """Read every metadata file of the walk; return what they say of each picture, and wrong lines with the reason.
+
+    Raises:
+        SourceError: a folder has two of them.
+    """
     lines: dict[str, MetadataLine] = {}
     problems: dict[str, str] = {}
     pictures = set(found.pictures)
     # A folder's own file comes after its parents', and has the last word.
-    for file in sorted(name for name in found.others if PurePosixPath(name).name == METADATA_FILE):
+    for file in _metadata_files(root, found):
+        short = PurePosixPath(file).name
         try:
             content = read_file(root / file, root)
         except PictureError as error:
             problems[file] = str(error)
             continue
-        folder = file.removesuffix(METADATA_FILE)
-        for line in parse_metadata(content):
+        folder = file.removesuffix(short)
+        for line in parse_metadata_file(short, content):
             name = folder + line.file_name
             problem = line.problem
             if problem is None and name not in pictures and name not in found.problems:
@@ -151,6 +157,27 @@ def _metadata(root: Path, found: _Found) -> tuple[dict[str, MetadataLine], dict[
                 problems[f"{file}:{line.number}"] = problem
             lines[name] = line
     return lines, problems
+
+
+def _metadata_files(root: Path, found: _Found) -> list[str]:
+    """Return the walk's metadata files, each folder's after its parents'.
+
+    Raises:
+        SourceError: a folder has two of them, and none can be known to be the right one.
+    """
+    of_folder: dict[str, list[str]] = {}
+    for file in sorted(name for name in found.others if PurePosixPath(name).name in METADATA_FILES):
+        of_folder.setdefault(file.removesuffix(PurePosixPath(file).name), []).append(file)
+    for folder, files in of_folder.items():
+        if len(files) > 1:
+            names = [PurePosixPath(file).name for file in files]
+            place = root.absolute() / shown_name(folder)
+            raise SourceError(
+                f"the folder {place} holds {' and '.join(names)}, of which one can be read: to go by {names[0]}, "
+                f"remove {' and '.join(names[1:])}; to go by {names[1]}, remove "
+                f"{' and '.join([names[0], *names[2:]])}; or take captions: files"
+            )
+    return [file for _, (file,) in sorted(of_folder.items())]
 
 
 def _entry(

@@ -1,13 +1,22 @@
-"""metadata.jsonl, as Hugging Face's imagefolder has it: `file_name`, `text` and `aesthetic_score` on each line."""
+"""metadata.jsonl, as Hugging Face's imagefolder has it: `file_name`, `text` and `aesthetic_score` on each line.
+
+What a line may say is judged here for tables, too (`metadata_tables` reads those).
+"""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 from imagesets.captions import clean_caption
 from imagesets.errors import CaptionError
 
 METADATA_FILE = "metadata.jsonl"
+METADATA_FILES = ("metadata.csv", METADATA_FILE)
+"""Of which a folder may have one."""
+
+JSON_EXAMPLE = ', as {"file_name": "a.png", "text": "…"}'
 
 
 @dataclass(frozen=True)
@@ -15,7 +24,7 @@ class MetadataLine:
     """What one line says.
 
     Attributes:
-        number: of the line, from 1.
+        number: of the line in its file, from 1.
         file_name: the picture's path below the folder of the metadata file, normalised; '' where there is none.
         caption: clean; None where the line has no `text` or null.
         aesthetic_score: from 0 to 10; None where the line has none or null.
@@ -31,17 +40,17 @@ class MetadataLine:
 
 def parse_metadata(content: bytes) -> list[MetadataLine]:
     """Read every line; a wrong one is returned with its problem, so that all are known at once."""
-    lines = []
+    raws = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+    return list(name_once(_parse_line(number, raw) for number, raw in raws if raw.strip()))
+
+
+def name_once(lines: Iterable[MetadataLine]) -> Iterator[MetadataLine]:
+    """Yield the lines; one that names a picture again is a problem."""
     first: dict[str, int] = {}
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        line = _parse_line(number, raw)
-        earlier = first.setdefault(line.file_name, number) if line.problem is None else number
-        if earlier != number:
-            line = MetadataLine(number, problem=f"names {line.file_name!r} again, after line {earlier}: remove one")
-        lines.append(line)
-    return lines
+    for line in lines:
+        earlier = first.setdefault(line.file_name, line.number) if line.problem is None else line.number
+        again = MetadataLine(line.number, problem=f"names {line.file_name!r} again, after line {earlier}: remove one")
+        yield line if earlier == line.number else again
 
 
 def _parse_line(number: int, raw: bytes) -> MetadataLine:
@@ -51,9 +60,20 @@ def _parse_line(number: int, raw: bytes) -> MetadataLine:
         return MetadataLine(number, problem=f"is not UTF-8 (byte {error.start} of the line): save the file as UTF-8")
     except (ValueError, RecursionError) as error:
         return MetadataLine(number, problem=f"is not JSON: {error}")
-    name = entry.get("file_name") if isinstance(entry, dict) else None
+    return judge_line(number, entry if isinstance(entry, dict) else {}, JSON_EXAMPLE)
+
+
+def judge_line(number: int, entry: Mapping[str, Any], example: str = "") -> MetadataLine:
+    """Return what the values of a line or row say, or its problem.
+
+    Args:
+        number: of the line.
+        entry: its values by the names of their columns.
+        example: how a name is given in this kind of file, for a message that it is not.
+    """
+    name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        return MetadataLine(number, problem='needs a "file_name", as {"file_name": "a.png", "text": "…"}')
+        return MetadataLine(number, problem=f'needs a "file_name"{example}')
     problem = _path_problem(name)
     if problem is not None:
         return MetadataLine(number, problem=f"names {name!r}, {problem}")
