@@ -38,7 +38,11 @@ def alike(one: Image.Image, other: Image.Image) -> bool:
     return near and correlation(signature(one)[None], signature(other)[None])[0] >= MIN_CORRELATION
 
 
-@pytest.mark.parametrize("picture", [photo(0), photo(1, 300, 200), scene(48, 64), noise()], ids=str)
+@pytest.mark.parametrize(
+    "picture",
+    [photo(0), photo(1, 300, 200), scene(48, 64), noise()],
+    ids=["photo", "tall photo", "scene", "noise"],
+)
 def test_the_hash_is_imagehashs(picture: Image.Image) -> None:
     theirs = imagehash.phash(picture)
     assert f"{perceptual_hash(picture):016x}" == str(theirs)
