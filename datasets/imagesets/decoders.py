@@ -11,24 +11,28 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from imagesets.colours import Colour
+from imagesets.decoding import FORMATS
 from imagesets.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
 from imagesets.errors import PictureError
-from imagesets.files import FileInFolder, PictureBytes
+from imagesets.files import FileInFolder, PictureBytes, shown_name
 from imagesets.framing import Frame
 from imagesets.pictures import PictureFacts, Pixels
 
 _CHILD_MODULE = "imagesets.decoding_child"
 _WATCH_SECONDS = 0.1
+_MAX_REASON = 1000
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class Decoders:
         """
         settings = {"do": "examine", "background": background, "max_pixels": max_pixels}
         requests = [_request(content, {**settings, "extension": extension}) for content, extension in files]
-        return [answer if isinstance(answer, PictureError) else _examined(answer) for answer in self._ask(requests)]
+        return self._ask(requests, _examined)
 
     def load(self, content: PictureBytes, sha256: str, background: Colour, max_pixels: int) -> Image.Image:
         """Return a picture upright, in 8-bit sRGB.
@@ -221,22 +225,21 @@ class Decoders:
         return old
 
     def _pixels(self, content: PictureBytes, settings: dict[str, Any]) -> Pixels:
-        (answer,) = self._ask([_request(content, settings)])
+        (answer,) = self._ask([_request(content, settings)], _pixels)
         if isinstance(answer, PictureError):
             raise answer
-        message, payload = answer
-        height, width = message["size"]
-        return np.frombuffer(payload, np.uint8).reshape(height, width, 3).copy()
+        return answer
 
-    def _ask(self, requests: Sequence[Request]) -> list[Answer | PictureError]:
-        answers: list[Answer | PictureError] = []
+    def _ask(self, requests: Sequence[Request], read: Callable[[Answer], _T]) -> list[_T | PictureError]:
+        """Put requests to one process after the other, as long as there are some, and read the answers."""
+        answers: list[_T | PictureError] = []
         again = False  # whether the next request has ended a process before
         while len(answers) < len(requests):
             rest = requests[len(answers) :]
             try:
                 with self._child(fresh=again) as child:
                     for answer in child.answers(rest[:1] if again else rest):
-                        answers.append(_refusal_or_answer(answer))  # noqa: PERF401  # what came before a failure stays
+                        answers.append(_understood(answer, read))  # noqa: PERF401  # what came before a failure stays
                 again = False
             except DecodingFailure as failure:
                 if again or failure.kind == "time":
@@ -249,9 +252,11 @@ class Decoders:
     @contextmanager
     def _child(self, *, fresh: bool) -> Iterator[DecodingProcess]:
         """Lend a process; one over which something went wrong is not lent again."""
+        if self._children.owner != os.getpid():
+            # A fork has its parent's children, and must not talk with them; nor do its parent's threads live in it.
+            self._renew()
+            self._places = threading.BoundedSemaphore(self.num_processes)
         with self._places:
-            if self._children.owner != os.getpid():
-                self._renew()  # a fork has its parent's children, and must not talk with them
             children = self._children
             child = None if fresh else children.take()
             if child is None:
@@ -280,16 +285,47 @@ def _request(content: PictureBytes, message: dict[str, Any]) -> Request:
     return Request({**message, "file": None}, content)
 
 
-def _refusal_or_answer(answer: Answer | PictureError) -> Answer | PictureError:
-    if isinstance(answer, PictureError) or "refused" not in answer[0]:
+def _understood(answer: Answer | PictureError, read: Callable[[Answer], _T]) -> _T | PictureError:
+    """Read an answer, and trust nothing in it: a picture may have taken over who gives it.
+
+    Raises:
+        DecodingFailure: it makes no sense.
+    """
+    if isinstance(answer, PictureError):
         return answer
-    return PictureError(str(answer[0]["refused"]))
+    try:
+        if "refused" in answer[0]:
+            return PictureError(shown_name(str(answer[0]["refused"])[:_MAX_REASON]))
+        return read(answer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodingFailure.by_nonsense() from error
 
 
 def _examined(answer: Answer) -> Examined:
-    facts = answer[0]["facts"]
-    height, width = facts["size"]
-    return Examined(answer[0]["sha256"], PictureFacts(**{**facts, "size": (height, width)}))
+    sha256, facts = answer[0]["sha256"], PictureFacts(**{**answer[0]["facts"], "size": _size(answer[0]["facts"])})
+    numbers = (facts.orientation, facts.num_frames)
+    if not (
+        isinstance(sha256, str)
+        and len(bytes.fromhex(sha256)) == 32
+        and facts.format in FORMATS
+        and isinstance(facts.mode, str)
+        and all(isinstance(number, int) and number > 0 for number in numbers)
+        and isinstance(facts.has_alpha, bool)
+    ):
+        raise ValueError("not what a picture is")
+    return Examined(sha256, facts)
+
+
+def _pixels(answer: Answer) -> Pixels:
+    height, width = _size(answer[0])
+    return np.frombuffer(answer[1], np.uint8).reshape(height, width, 3).copy()
+
+
+def _size(values: dict[str, Any]) -> tuple[int, int]:
+    height, width = values["size"]
+    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+        raise ValueError("not a size")
+    return height, width
 
 
 def _num_processes(limits: DecodingLimits) -> int:

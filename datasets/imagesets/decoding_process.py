@@ -86,6 +86,20 @@ class DecodingFailure(Exception):  # noqa: N818  # it is a finding about a file,
         self.kind = kind
         self.reason = reason
 
+    @classmethod
+    def by_nonsense(cls) -> "DecodingFailure":
+        """Return that of a process whose answers make no sense."""
+        return cls.by_crash("it talks nonsense")
+
+    @classmethod
+    def by_crash(cls, how: str) -> "DecodingFailure":
+        """Return that of a process that ended."""
+        return cls(
+            "crash",
+            f"decoding it ends the process that does so ({how}): it is damaged, or made to do harm. "
+            "Save or download it again, or remove it",
+        )
+
 
 class DecodingProcess:
     """One child. It is used by one thread at a time; `check` and `interrupt` may be called from another."""
@@ -230,11 +244,7 @@ class DecodingProcess:
                 f"decoding it takes more than {limits.memory_bytes / 2**20:.0f} MiB of memory: save it again as a "
                 "plain PNG or JPEG, or make it smaller",
             )
-        return DecodingFailure(
-            "crash",
-            f"decoding it ends the process that does so ({_how_it_ended(code)}): it is damaged, or made to do harm. "
-            "Save or download it again, or remove it",
-        )
+        return DecodingFailure.by_nonsense() if code is None else DecodingFailure.by_crash(_how_it_ended(code))
 
 
 def _child_limits(limits: DecodingLimits) -> dict[str, float]:
@@ -256,9 +266,7 @@ def _resident_bytes(pid: int) -> int:
         return 0  # it is gone, which its reader will notice
 
 
-def _how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "it talks nonsense"
+def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:

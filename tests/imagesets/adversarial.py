@@ -276,6 +276,7 @@ def flawed_kinds() -> Iterator[Kind]:
         ("exit", "(exit code 3)"),
         ("stumble", "LookupError: of a kind no decoder should raise"),
         ("babble", "decoding it ends the process that does so"),
+        ("lie", "(it talks nonsense)"),
     ):
         text = PngInfo()
         text.add_text("Comment", f"flaw: {flaw}")

@@ -56,6 +56,7 @@ FLAWS: dict[bytes, Callable[[], object]] = {
     b"flaw: exit": lambda: os._exit(3),
     b"flaw: stumble": stumble,
     b"flaw: babble": babble,
+    b"flaw: lie": lambda: PictureFacts((-5, 10**9), "EXE", "RGB", 1, has_alpha=False, num_frames=1),
     b"flaw: later": break_later,
 }
 
@@ -65,8 +66,9 @@ def main(memory_bytes: int, cpu_seconds: float) -> None:
 
     def examine(content: bytes, *settings: object) -> PictureFacts:
         for word, flaw in list(FLAWS.items()):
-            if word in content:
-                flaw()
+            said = flaw() if word in content else None
+            if isinstance(said, PictureFacts):
+                return said
         return sound(content, *settings)  # type: ignore[arg-type]
 
     def refusing(path: "str | Path", flags: int, mode: int = 0o777) -> int:
