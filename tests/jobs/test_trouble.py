@@ -37,7 +37,8 @@ def test_a_full_disk_in_a_checkpoint_leaves_the_older_one_whole(job) -> None:
 def test_a_full_disk_in_a_preview_is_said_and_loses_no_checkpoint(job) -> None:
     wall = ["preview.every_steps=2", "preview.prompts=[a star]", "preview.num_inference_steps=4", "refiner=null",
             "checkpoint.every_steps=1", "adapter.text_encoder=null", "adapter.text_encoder_2=null",
-            "adapter.unet.rank=1", "adapter.unet.targets=[mid_block.attentions.0.proj_in]"]  # fmt: skip
+            "adapter.unet.rank=1", "adapter.unet.targets=[mid_block.attentions.0.proj_in]",
+            "cache.kind=memory"]  # fmt: skip
     output = job.train(*wall, driver=["fsize", "9000"], code=6)
     assert "previews" in output
     checkpoint, _ = newest_whole_checkpoint(job.runs / "job" / "checkpoints")
