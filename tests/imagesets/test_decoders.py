@@ -173,12 +173,15 @@ def test_a_decoding_process_loads_no_training_library_and_not_its_parents_progra
 
 
 SCANNING = """
+import signal
 import sys
 from pathlib import Path
 from imagesets.decoders import Decoders
 from imagesets.decoding_process import DecodingLimits
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
+# As at a terminal: a test that was started in the background has Ctrl-C switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 limits = DecodingLimits(400 * 2**20, 60.0, 300.0, 1_000_000)
 decoders = Decoders(limits, 2, "tests.imagesets.hostile_child")
 print("begun", flush=True)
