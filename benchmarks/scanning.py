@@ -124,8 +124,8 @@ def take_turn(side: str, folder: Path, cores: int) -> None:
 
 def scan_as_ours(folder: Path, cores: int) -> int:
     """Scan as training does."""
-    from imagesets.decoders import Decoders
-    from imagesets.decoding_process import DecodingLimits
+    from imagesets.opening.decoders import Decoders
+    from imagesets.opening.decoding_process import DecodingLimits
     from imagesets.samples import DEFAULT_MAX_PIXELS
     from imagesets.scan import scan_sources
     from imagesets.sources import FolderSource
@@ -139,8 +139,8 @@ def scan_in_threads(folder: Path, cores: int) -> int:
     """List as a scan does, and read, hash and decode every picture here."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from imagesets.folder import list_folder
     from imagesets.pictures import examine_picture
+    from imagesets.reading.folder import list_folder
     from imagesets.samples import DEFAULT_MAX_PIXELS
     from imagesets.sources import Entry, FolderSource
 

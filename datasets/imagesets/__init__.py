@@ -5,9 +5,9 @@ Nothing in it imports torch, and Hugging Face's `datasets` is imported where a d
     sources     where pictures come from          scan        reads and checks every picture and caption
     buckets     the sizes to train at             framing     how a picture is resized, cut and mirrored
     plan        the order of an epoch             randomness  draws as pure functions of a key
-    pictures    a file's bytes to upright RGB     decoders    the same in child processes, which a file cannot
+    pictures    a file's bytes to upright RGB     opening     the same in child processes, which a file cannot
     manifest    one readable line a sample                    take down with it
-    wording     captions anew for each showing
+    wording     captions anew for each showing    reading     folders, datasets and what else holds pictures
 """
 
 from imagesets.errors import CaptionError, DecoderError, ImagesetError, PictureError, SourceError

@@ -10,10 +10,10 @@ from PIL import Image
 
 from imagesets.captions import with_trigger
 from imagesets.colours import Colour
-from imagesets.decoders import Decoders
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
 from imagesets.framing import Frame, Size
+from imagesets.opening.decoders import Decoders
 from imagesets.pictures import PictureFacts, Pixels, open_picture, render
 from imagesets.randomness import KeyPart
 from imagesets.sources import DEFAULT_AESTHETIC_SCORE

@@ -4,17 +4,18 @@ Each picture is decoded whole, as training will, so that what is found here is a
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 from imagesets.captions import with_trigger
 from imagesets.colours import Colour, parse_colour
-from imagesets.decoders import Decoders, Examined, shared_decoders
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
-from imagesets.folder import list_folder
-from imagesets.huggingface import list_dataset
+from imagesets.opening.decoders import Decoders, Examined, shared_decoders
+from imagesets.reading.folder import list_folder
+from imagesets.reading.huggingface import list_dataset
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
 from imagesets.sources import Entry, FolderSource, Listing, Source
 from imagesets.wording import plain_words
@@ -60,16 +61,16 @@ def scan_sources(
     bad: list[BadPicture] = []
     notes: list[Note] = []
     for source, listing in listings:
-        results = _examined_in_order(listing.entries, pool, colour, max_pixels)
-        for entry, result in zip(listing.entries, results, strict=True):
-            if isinstance(result, Examined):
-                sample = _sample(entry, source, result, colour, max_pixels, pool)
-                samples.append(sample)
-                notes += _notes(sample, entry)
-            else:
-                bad.append(BadPicture(source.label, entry.name, str(result)))
-            if progress is not None:
-                progress(len(samples) + len(bad), total)
+        with closing(_examined_in_order(listing.entries, pool, colour, max_pixels)) as results:
+            for entry, result in zip(listing.entries, results, strict=True):
+                if isinstance(result, Examined):
+                    sample = _sample(entry, source, result, colour, max_pixels, pool)
+                    samples.append(sample)
+                    notes += _notes(sample, entry)
+                else:
+                    bad.append(BadPicture(source.label, entry.name, str(result)))
+                if progress is not None:
+                    progress(len(samples) + len(bad), total)
         notes += _unused_captions(source, listing)
     ignored = tuple(name for _, listing in listings for name in listing.ignored)
     return ScanReport(tuple(samples), tuple(bad), (*notes, *_duplicates(samples)), ignored)
@@ -77,7 +78,7 @@ def scan_sources(
 
 def _examined_in_order(
     entries: Sequence[Entry], decoders: Decoders, background: Colour, max_pixels: int
-) -> Iterator[Examined | PictureError]:
+) -> Generator[Examined | PictureError, None, None]:
     """Open every entry's picture, several processes at a time; a bounded number of parts is under way at once."""
     num_processes = max(1, min(decoders.num_processes, len(entries) // _PICTURES_FOR_A_PROCESS))
     size = max(1, min(_MAX_PART, len(entries) // (4 * num_processes)))
@@ -91,7 +92,7 @@ def _examined_in_order(
                 yield from under_way.popleft().result()
         while under_way:
             yield from under_way.popleft().result()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C in here, or in whoever goes over the results
         decoders.stop()  # nobody waits for what is under way
         raise
     finally:

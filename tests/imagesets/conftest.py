@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from imagesets.decoders import Decoders
-from imagesets.decoding_process import DecodingLimits
+from imagesets.opening.decoders import Decoders
+from imagesets.opening.decoding_process import DecodingLimits
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -16,5 +16,5 @@ settings.load_profile("unhurried")
 def hostile_decoders() -> Iterator[Decoders]:
     """Decoding processes that some pictures end, hang or fill, as `hostile_child` says; their limits are small."""
     limits = DecodingLimits(memory_bytes=400 * 2**20, cpu_seconds=1.0, wall_seconds=60.0, max_pixels=4_000_000)
-    with Decoders(limits, num_processes=2, module="tests.imagesets.hostile_child") as decoders:
+    with Decoders(limits, num_processes=2, module="tests.imagesets.opening.hostile_child") as decoders:
         yield decoders

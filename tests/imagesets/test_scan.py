@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from imagesets.buckets import assign_bucket, generated_buckets
-from imagesets.decoders import Decoders
 from imagesets.errors import PictureError, SourceError
 from imagesets.framing import make_frame
 from imagesets.manifest import manifest_text, read_manifest
+from imagesets.opening.decoders import Decoders
 from imagesets.scan import BadPicture, ScanReport, scan_sources
 from imagesets.sources import FolderSource
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from imagesets import decoding_child
+from imagesets.opening import decoding_child
 from imagesets.pictures import PictureFacts
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from imagesets.errors import DecoderError, PictureError
 from imagesets.files import PictureBytes
-from imagesets.messages import MessageError, read_message, write_message
+from imagesets.opening.messages import MessageError, read_message, write_message
 
 _PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start['path']; "

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesets import metadata_tables
 from imagesets.errors import SourceError
-from imagesets.folder import list_folder
-from imagesets.metadata import MetadataLine, parse_metadata
-from imagesets.metadata_tables import parse_csv
+from imagesets.reading import metadata_tables
+from imagesets.reading.folder import list_folder
+from imagesets.reading.metadata import MetadataLine, parse_metadata
+from imagesets.reading.metadata_tables import parse_csv
 from imagesets.sources import FolderSource
 from tests.imagesets.making import encoded, scene
 

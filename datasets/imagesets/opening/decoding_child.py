@@ -20,7 +20,7 @@ from typing import IO, Any
 from imagesets.errors import PictureError
 from imagesets.files import MAX_FILE_BYTES, FileInFolder
 from imagesets.framing import Frame
-from imagesets.messages import MessageError, read_message, write_message
+from imagesets.opening.messages import MessageError, read_message, write_message
 from imagesets.pictures import examine_picture, open_picture, render
 
 IDLE_SECONDS = 15.0

@@ -12,8 +12,8 @@ from imagesets.captions import decode_caption
 from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import CaptionError, PictureError, SourceError
 from imagesets.files import FileInFolder, kind_of_file, name_problem, read_file, shown_name
-from imagesets.metadata import METADATA_FILES, MetadataLine
-from imagesets.metadata_tables import parse_metadata_file
+from imagesets.reading.metadata import METADATA_FILES, MetadataLine
+from imagesets.reading.metadata_tables import parse_metadata_file
 from imagesets.sources import Entry, FolderSource, Listing
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})

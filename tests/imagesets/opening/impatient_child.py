@@ -1,6 +1,6 @@
 """A decoding process that has nothing to do for long after half a second."""
 
-from imagesets import decoding_child
+from imagesets.opening import decoding_child
 
 
 def main(memory_bytes: int, cpu_seconds: float) -> None:

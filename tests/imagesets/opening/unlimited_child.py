@@ -1,7 +1,7 @@
 """The decoding process of `hostile_child` on a system that keeps no limit of memory."""
 
-from imagesets import decoding_child
-from tests.imagesets import hostile_child
+from imagesets.opening import decoding_child
+from tests.imagesets.opening import hostile_child
 
 
 def main(memory_bytes: int, cpu_seconds: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesets.metadata import MetadataLine, parse_metadata
+from imagesets.reading.metadata import MetadataLine, parse_metadata
 
 
 def lines(*entries: object) -> bytes:

@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from imagesets.decoders import Decoders
+from imagesets.opening.decoders import Decoders
 from imagesets.samples import ScanReport
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
-from tests.imagesets.adversarial import Kind, flawed_kinds, sound_kinds, useless_kinds
 from tests.imagesets.making import scene
+from tests.imagesets.opening.adversarial import Kind, flawed_kinds, sound_kinds, useless_kinds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it holds names and links only Linux knows")
 

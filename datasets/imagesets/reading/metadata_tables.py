@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from imagesets.metadata import MetadataLine, judge_line, name_once, parse_metadata
+from imagesets.reading.metadata import MetadataLine, judge_line, name_once, parse_metadata
 
 COLUMNS = ("file_name", "text", "aesthetic_score")
 """Others are passed over."""

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from imagesets.decoders import Decoders, DecodersStopped, Examined
-from imagesets.decoding_process import DecodingLimits, DecodingProcess
 from imagesets.errors import DecoderError, PictureError
 from imagesets.files import FileInFolder
 from imagesets.framing import make_frame
+from imagesets.opening.decoders import Decoders, DecodersStopped, Examined
+from imagesets.opening.decoding_process import DecodingLimits, DecodingProcess
 from imagesets.pictures import examine_picture, open_picture, render
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
 from tests.imagesets.making import MAX_PIXELS, WHITE, encoded, endless_jpeg, noise, orientation_exif, png, scene
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIMITS = DecodingLimits.for_pixels(4_000_000)
 
 
@@ -59,7 +59,7 @@ def test_a_picture_that_ends_its_decoder_is_refused_and_those_around_it_are_read
 @pytest.mark.parametrize("word", ["wait", "stop"])
 def test_a_decoder_that_waits_without_working_is_not_waited_for(word: str) -> None:
     limits = DecodingLimits(LIMITS.memory_bytes, cpu_seconds=30.0, wall_seconds=4.0, max_pixels=4_000_000)
-    with Decoders(limits, 1, "tests.imagesets.hostile_child") as decoders:
+    with Decoders(limits, 1, "tests.imagesets.opening.hostile_child") as decoders:
         refused, good = decoders.examine(
             [(lambda: flawed(word), None), (lambda: encoded(scene()), None)], WHITE, MAX_PIXELS
         )
@@ -85,7 +85,7 @@ def test_a_progressive_jpeg_of_endless_scans_is_a_matter_of_time(tmp_path: Path)
 def test_where_the_system_keeps_no_limit_memory_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS and Windows: what is resident is looked at every tenth of a second."""
     limits = DecodingLimits(300 * 2**20, cpu_seconds=60.0, wall_seconds=120.0, max_pixels=4_000_000)
-    with Decoders(limits, 1, "tests.imagesets.unlimited_child") as decoders:
+    with Decoders(limits, 1, "tests.imagesets.opening.unlimited_child") as decoders:
         refused, good = decoders.examine(
             [(lambda: flawed("eat"), None), (lambda: encoded(scene()), None)], WHITE, MAX_PIXELS
         )
@@ -98,7 +98,7 @@ def test_a_picture_is_not_refused_for_what_another_left_behind(tmp_path: Path) -
     """The first picture breaks something that ends the process over the second, as a corrupt heap does."""
     for index, content in enumerate([flawed("later"), *[encoded(scene())] * 3]):
         (tmp_path / f"{index}.png").write_bytes(content)
-    with Decoders(LIMITS, 1, "tests.imagesets.hostile_child") as decoders:
+    with Decoders(LIMITS, 1, "tests.imagesets.opening.hostile_child") as decoders:
         files = [(FileInFolder(tmp_path, f"{index}.png"), ".png") for index in range(4)]
         results = decoders.examine(files, WHITE, MAX_PIXELS)
     assert all(isinstance(result, Examined) for result in results)
@@ -154,8 +154,8 @@ def test_a_decoding_process_loads_no_training_library_and_not_its_parents_progra
         f"open({str(tmp_path / 'starts')!r}, 'a').write('started\\n')\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'datasets')!r}]\n"
         "import torch\n"
-        "from imagesets.decoders import Decoders\n"
-        "from imagesets.decoding_process import DecodingLimits\n"
+        "from imagesets.opening.decoders import Decoders\n"
+        "from imagesets.opening.decoding_process import DecodingLimits\n"
         f"content = open({str(tmp_path / 'a.png')!r}, 'rb').read()\n"
         "decoders = Decoders(DecodingLimits.for_pixels(1_000_000), 1)\n"
         "(result,) = decoders.examine([(lambda: content, None)], (0, 0, 0), 1_000_000)\n"
@@ -176,14 +176,14 @@ SCANNING = """
 import signal
 import sys
 from pathlib import Path
-from imagesets.decoders import Decoders
-from imagesets.decoding_process import DecodingLimits
+from imagesets.opening.decoders import Decoders
+from imagesets.opening.decoding_process import DecodingLimits
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
 # As at a terminal: a test that was started in the background has Ctrl-C switched off.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 limits = DecodingLimits(400 * 2**20, 60.0, 300.0, 1_000_000)
-decoders = Decoders(limits, 2, "tests.imagesets.hostile_child")
+decoders = Decoders(limits, 2, "tests.imagesets.opening.hostile_child")
 print("begun", flush=True)
 try:
     scan_sources([FolderSource(Path(sys.argv[1]))], decoders=decoders, progress=lambda *_: print("one", flush=True))
@@ -222,6 +222,24 @@ def test_ctrl_c_ends_a_scan_and_its_processes_at_once(tmp_path: Path, word: str)
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+def test_ctrl_c_in_who_is_told_of_the_progress_ends_the_processes_as_well(tmp_path: Path) -> None:
+    for index in range(32):
+        (tmp_path / f"{index:02d}.png").write_bytes(flawed("wait") if index >= 8 else encoded(scene()))
+    before = set(psutil.Process().children())
+    seen: list[psutil.Process] = []
+
+    def press_ctrl_c(_done: int, _total: int) -> None:
+        seen.extend(set(psutil.Process().children()) - before)
+        raise KeyboardInterrupt
+
+    limits = DecodingLimits(400 * 2**20, 60.0, 300.0, 1_000_000)
+    decoders = Decoders(limits, 2, "tests.imagesets.opening.hostile_child")
+    with pytest.raises(KeyboardInterrupt):
+        scan_sources([FolderSource(tmp_path)], decoders=decoders, progress=press_ctrl_c)
+    assert seen
+    assert psutil.wait_procs(seen, timeout=10)[1] == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("word", ["spin", "wait"])
 def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path, word: str) -> None:
@@ -243,7 +261,7 @@ def test_a_pool_that_is_no_longer_referred_to_ends_its_processes() -> None:
 
 def test_a_process_without_work_ends_and_the_next_picture_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(psutil.Process().children())
-    with Decoders(LIMITS, 1, "tests.imagesets.impatient_child") as decoders:
+    with Decoders(LIMITS, 1, "tests.imagesets.opening.impatient_child") as decoders:
         for _ in range(2):
             (result,) = decoders.examine([(lambda: encoded(scene()), None)], WHITE, MAX_PIXELS)
             assert isinstance(result, Examined)
@@ -260,7 +278,7 @@ def test_stopping_tells_who_waits_and_leaves_the_pool_of_use() -> None:
         except DecodersStopped as stopped:
             caught.append(stopped)
 
-    with Decoders(LIMITS, 1, "tests.imagesets.hostile_child") as decoders:
+    with Decoders(LIMITS, 1, "tests.imagesets.opening.hostile_child") as decoders:
         decoders.examine([(lambda: encoded(scene()), None)], WHITE, MAX_PIXELS)
         thread = threading.Thread(target=wait)
         thread.start()
@@ -274,7 +292,7 @@ def test_stopping_tells_who_waits_and_leaves_the_pool_of_use() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of address space")
 def test_on_linux_both_limits_are_the_kernels() -> None:
-    process = DecodingProcess(LIMITS, "imagesets.decoding_child")
+    process = DecodingProcess(LIMITS, "imagesets.opening.decoding_child")
     try:
         assert process.enforced == {"memory": True, "cpu": True}
         limits = (Path("/proc") / str(process.pid) / "limits").read_text(encoding="ascii").splitlines()

@@ -22,13 +22,13 @@ from PIL import Image
 
 from imagesets.colours import Colour
 from imagesets.decoding import FORMATS
-from imagesets.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
 from imagesets.errors import PictureError
 from imagesets.files import FileInFolder, PictureBytes, shown_name
 from imagesets.framing import Frame
+from imagesets.opening.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
 from imagesets.pictures import PictureFacts, Pixels
 
-_CHILD_MODULE = "imagesets.decoding_child"
+_CHILD_MODULE = "imagesets.opening.decoding_child"
 _WATCH_SECONDS = 0.1
 _MAX_REASON = 1000
 
