@@ -12,16 +12,11 @@ DEFAULT_AESTHETIC_SCORE = 6.0
 """What diffusers' pipelines tell a refiner unless they are told otherwise."""
 
 
-@dataclass(frozen=True)
-class FolderSource:
-    """A folder of pictures on this machine.
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What can be said of the pictures of every kind of source.
 
     Attributes:
-        path: the folder.
-        recursive: whether folders in it are read too.
-        captions: 'files' takes them from text files beside the pictures, 'metadata' from `metadata.jsonl`; 'auto'
-            from `metadata.jsonl` where it names the picture, else from the text file.
-        caption_extension: the ending of a caption's file, which has its picture's name otherwise.
         repeats: how often each picture is seen in an epoch.
         trigger: put before each caption that does not have it.
         buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
@@ -29,10 +24,6 @@ class FolderSource:
         wording: what is done to each caption at each showing; None leaves it as it is.
     """
 
-    path: Path
-    recursive: bool = True
-    captions: Literal["auto", "files", "metadata"] = "auto"
-    caption_extension: str = ".txt"
     repeats: int = 1
     trigger: str = ""
     buckets: tuple[Size, ...] | None = None
@@ -44,6 +35,24 @@ class FolderSource:
         """Whether each line of a caption is a caption of its own."""
         return self.wording is not None and self.wording.choose_line
 
+
+@dataclass(frozen=True)
+class FolderSource(SourceOptions):
+    """A folder of pictures on this machine.
+
+    Attributes:
+        path: the folder.
+        recursive: whether folders in it are read too.
+        captions: 'files' takes them from text files beside the pictures, 'metadata' from `metadata.jsonl`; 'auto'
+            from `metadata.jsonl` where it names the picture, else from the text file.
+        caption_extension: the ending of a caption's file, which has its picture's name otherwise.
+    """
+
+    path: Path
+    recursive: bool = True
+    captions: Literal["auto", "files", "metadata"] = "auto"
+    caption_extension: str = ".txt"
+
     @property
     def label(self) -> str:
         """The folder's own name."""
@@ -51,7 +60,7 @@ class FolderSource:
 
 
 @dataclass(frozen=True)
-class HuggingFaceSource:
+class HuggingFaceSource(SourceOptions):
     """A dataset read with Hugging Face's `datasets`.
 
     Attributes:
@@ -62,11 +71,6 @@ class HuggingFaceSource:
         split: which split.
         image_column: the column of the pictures.
         caption_column: the column of the captions.
-        repeats: how often each picture is seen in an epoch.
-        trigger: put before each caption that does not have it.
-        buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
-        aesthetic_score: from 0 to 10, of every picture that has none of its own.
-        wording: what is done to each caption at each showing; None leaves it as it is.
     """
 
     name: str
@@ -75,16 +79,6 @@ class HuggingFaceSource:
     split: str = "train"
     image_column: str = "image"
     caption_column: str = "text"
-    repeats: int = 1
-    trigger: str = ""
-    buckets: tuple[Size, ...] | None = None
-    aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
-    wording: Wording | None = None
-
-    @property
-    def keeps_lines(self) -> bool:
-        """Whether each line of a caption is a caption of its own."""
-        return self.wording is not None and self.wording.choose_line
 
     @property
     def label(self) -> str:

@@ -34,7 +34,23 @@ DatasetName = Annotated[
 ]
 
 
-class FolderSource(Settings):
+class _SourceOptions(Settings):
+    """What every kind of source has; not chosen by itself."""
+
+    repeats: Count = 1
+    """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
+    trigger: Text = ""
+    """A word put before each caption that does not have it; the word that calls up what was learned."""
+    wording: Wording | None = None
+    """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""
+    buckets: Buckets | None = None
+    """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
+    aesthetic_score: Score = 6.0
+    """How beautiful the pictures are, from 0 to 10, which only a refiner is told. The source may give each \
+picture its own `aesthetic_score`."""
+
+
+class FolderSource(_SourceOptions):
     """A folder of pictures with captions beside them."""
 
     kind: Literal["folder"] = "folder"
@@ -48,20 +64,9 @@ class FolderSource(Settings):
 metadata.jsonl where there is one, else text files."""
     caption_extension: CaptionExtension = ".txt"
     """The ending of a caption's file, which has its picture's name otherwise."""
-    repeats: Count = 1
-    """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
-    trigger: Text = ""
-    """A word put before each caption that does not have it; the word that calls up what was learned."""
-    wording: Wording | None = None
-    """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""
-    buckets: Buckets | None = None
-    """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
-    aesthetic_score: Score = 6.0
-    """How beautiful the pictures are, from 0 to 10, which only a refiner is told. A folder's metadata.jsonl may give \
-each picture its own `aesthetic_score`."""
 
 
-class HuggingFaceSource(Settings):
+class HuggingFaceSource(_SourceOptions):
     """A dataset read with Hugging Face's `datasets`: by name from the hub, or by path."""
 
     kind: Literal["huggingface"] = "huggingface"
@@ -78,16 +83,6 @@ class HuggingFaceSource(Settings):
     """The column that holds the pictures."""
     caption_column: NonEmptyText = "text"
     """The column that holds the captions."""
-    repeats: Count = 1
-    """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
-    trigger: Text = ""
-    """A word put before each caption that does not have it; the word that calls up what was learned."""
-    wording: Wording | None = None
-    """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""
-    buckets: Buckets | None = None
-    """The sizes this source's pictures are cut to; null takes those of the whole set, `data.buckets`."""
-    aesthetic_score: Score = 6.0
-    """How beautiful the pictures are, from 0 to 10, which only a refiner is told."""
 
 
 Source = Annotated[FolderSource | HuggingFaceSource, Field(discriminator="kind")]

@@ -5,10 +5,19 @@ from collections.abc import Callable, Sequence
 import imagesets
 from finetune.errors import AtelierError, DataError
 from finetune.recipe import Recipe, resolve_data_path
-from finetune.recipe.schema import Buckets, FolderSource, GeneratedBuckets, ListedBuckets, PaperBuckets, Source
+from finetune.recipe.schema import (
+    Buckets,
+    FolderSource,
+    GeneratedBuckets,
+    HuggingFaceSource,
+    ListedBuckets,
+    PaperBuckets,
+    Source,
+)
 from finetune.training.pictures import Size, TrainingPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
 from imagesets.scan import ScanReport, scan_sources
+from imagesets.sources import SourceOptions
 from imagesets.wording import Wording
 
 _REASONS_SHOWN = 20
@@ -82,32 +91,31 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
             return symmetric_buckets()
 
 
-def imageset_source(source: Source) -> imagesets.FolderSource | imagesets.HuggingFaceSource:
+def imageset_source(source: Source) -> imagesets.Source:
     """Return a recipe's source as `imagesets` reads it."""
-    buckets = None if source.buckets is None else tuple(bucket_sizes(source.buckets))
-    wording = None if source.wording is None else Wording(**source.wording.model_dump())
-    if isinstance(source, FolderSource):
-        return imagesets.FolderSource(
-            path=resolve_data_path(source.path),
-            recursive=source.recursive,
-            captions=source.captions,
-            caption_extension=source.caption_extension,
-            repeats=source.repeats,
-            trigger=source.trigger,
-            buckets=buckets,
-            aesthetic_score=source.aesthetic_score,
-            wording=wording,
-        )
-    return imagesets.HuggingFaceSource(
-        name=source.name,
-        config_name=source.config_name,
-        revision=source.revision,
-        split=source.split,
-        image_column=source.image_column,
-        caption_column=source.caption_column,
+    options = SourceOptions(
         repeats=source.repeats,
         trigger=source.trigger,
-        buckets=buckets,
+        buckets=None if source.buckets is None else tuple(bucket_sizes(source.buckets)),
         aesthetic_score=source.aesthetic_score,
-        wording=wording,
+        wording=None if source.wording is None else Wording(**source.wording.model_dump()),
     )
+    match source:
+        case FolderSource():
+            return imagesets.FolderSource(
+                path=resolve_data_path(source.path),
+                recursive=source.recursive,
+                captions=source.captions,
+                caption_extension=source.caption_extension,
+                **vars(options),
+            )
+        case HuggingFaceSource():
+            return imagesets.HuggingFaceSource(
+                name=source.name,
+                config_name=source.config_name,
+                revision=source.revision,
+                split=source.split,
+                image_column=source.image_column,
+                caption_column=source.caption_column,
+                **vars(options),
+            )
