@@ -3,17 +3,16 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from accelerate import Accelerator
 
 from finetune.cache.keys import TextAddress
-from finetune.cache.together import fill_together
+from finetune.cache.known import KnownValues
 from finetune.cache.values import Store
 from finetune.model.files import ModelFiles
-from finetune.model.frozen_text import Progress, encode_texts, unseen
+from finetune.model.frozen_text import Progress, encode_texts
 from finetune.model.text import TextEmbeddings, zero_when_empty
 
 
-class TextCache:
+class TextCache(KnownValues[str]):
     """The embeddings of a known set of texts by one model's frozen encoders, on the CPU, with that of 'no caption'.
 
     It answers as a `TextStack` does for these texts.
@@ -36,34 +35,14 @@ class TextCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._store = store
+        self._zero_when_empty = zero_when_empty(files)
+        distinct = sorted(set(texts) if self._zero_when_empty else {*texts, ""})
+        super().__init__(store, {address.key(text): text for text in distinct})
         self._address = address
         self._files = files
         self._dtype = dtype
         self._device = device
-        self._zero_when_empty = zero_when_empty(files)
-        distinct = sorted(set(texts) if self._zero_when_empty else {*texts, ""})
-        self._wanted = {address.key(text): text for text in distinct}
         self._empty: TextEmbeddings | None = None
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """The keys of everything that can be asked for, each once."""
-        return list(self._wanted)
-
-    def missing(self) -> list[str]:
-        """Return the texts that have to be encoded."""
-        return [text for key, text in self._wanted.items() if key not in self._store]
-
-    def fill(self, progress: Progress, accelerator: Accelerator) -> None:
-        """Encode what is missing, every process a part; the encoders are loaded only where something is.
-
-        Progress counts each text once an encoder.
-
-        Raises:
-            DiskError: the values cannot be written.
-        """
-        fill_together(self._store, self.keys, lambda keys: self._encode(keys, progress), accelerator)
 
     def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
         """Return the embeddings of a batch; None stands for a dropped caption."""
@@ -81,17 +60,11 @@ class TextCache:
         return self._empty
 
     def _get(self, text: str) -> TextEmbeddings:
-        key = self._address.key(text)
-        value = self._store.get(key)
-        if value is None:
-            assert key in self._wanted, "only what is known beforehand is asked for"
-            self._encode(self.keys, unseen)  # all that is lost, while the encoders are there
-            self._store.flush()
-            value = self._store.get(key)
-            assert value is not None, "it was encoded just now"
+        value = self._value(self._address.key(text))
         return TextEmbeddings(value["prompt_embeds"], value["pooled_prompt_embeds"])
 
     def _encode(self, keys: Sequence[str], progress: Progress) -> None:
+        """Encode what is missing; progress counts each text once an encoder."""
         missing = [key for key in keys if key not in self._store]
         passes = 2 if self._files.has_first_encoder() else 1
         total, found = passes * len(keys), passes * (len(keys) - len(missing))

@@ -5,30 +5,23 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from diffusers import AutoencoderKL
 
 from finetune.adapters.dropout import DropoutKey
-from finetune.cache.opened import open_cache
-from finetune.cache.place import run_folder
 from finetune.export.run_export import export_run
 from finetune.model.files import ModelFiles, noise_scheduler
-from finetune.model.open import open_model
-from finetune.model.precision import autocast_for, choose_dtype
+from finetune.model.precision import autocast_for
 from finetune.model.text import longer_than_read
 from finetune.preview.artist import Artist
-from finetune.preview.sampling import Sampler
+from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
 from finetune.recipe.schema import FullTraining, LoraAdapter
 from finetune.run.folder import RunFolder
-from finetune.training.components import (
-    open_trained_model,
-    prepare_for_training,
-    require_fitting_buckets,
-    resolve_requests,
-    trained_groups,
-)
+from finetune.training.components import prepare_for_training, trained_groups
 from finetune.training.denoising import Denoising
+from finetune.training.denoising_plan import DenoisingPlan, plan_denoising
 from finetune.training.ema import average_of
-from finetune.training.encode import encode_pictures, encode_refiner_text, encode_text, plan_encoding
+from finetune.training.encode import EncodedText, encode_pictures, encode_refiner_text, encode_text
 from finetune.training.gradients import make_scaler
 from finetune.training.groups import optimizer_groups
 from finetune.training.job import Job, say_warning, stage_progress
@@ -52,23 +45,14 @@ def assemble_denoising(
 
     Without a recorder nothing is written anywhere, and nothing is drawn: only the main process draws.
     """
+    warn = say_warning if recorder is None else recorder.warn
+    plan = plan_denoising(recipe, pictures, accelerator, warn)
+    files, encoding, requests, dtype = plan.files, plan.encoding, plan.requests, plan.dtype
     device = accelerator.device
-    dtype = choose_dtype(recipe.training.precision, device)
-    files = open_trained_model(recipe)
-    refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
     schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
     objective = build_objective(recipe.training.objective, schedule)
-    geometry = files.geometry()
-    require_fitting_buckets(pictures, geometry.size_multiple)
-    requests = resolve_requests(recipe, geometry)
-
     if recorder is not None:
         _warn_of_long_captions(recorder, files, pictures)
-    warn = say_warning if recorder is None else recorder.warn
-    cache = open_cache(recipe, warn)
-    encoding = plan_encoding(recipe, pictures, files, refiner_files, requests, cache, dtype, accelerator, warn)
-    encoding.record(run_folder(recipe), accelerator)
-    if recorder is not None:
         recorder.emit("stage", name="cache", **encoding.found())
     text = encode_text(
         recipe, files, encoding, requests, dtype, accelerator, stage_progress(recorder, stop, "captions")
@@ -123,27 +107,39 @@ def assemble_denoising(
 
     if not requests or recorder is None:
         return Job(state, export)
-    artist = Artist(
-        files=files,
-        refiner_files=refiner_files,
-        refiner=recipe.preview.refiner,
-        requests=requests,
-        sampler=Sampler(recipe.preview.num_inference_steps, recipe.preview.guidance_scale, state.autocast),
-        vae=latents.vae,
-        guidance=text.guidance,
-        text=text.stack,
-        refiner_guidance=refiner_guidance,
-        weight_dtype=dtype,
-        prediction_type=objective.prediction_type,
-        zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
-        has_adapter=isinstance(recipe.adapter, LoraAdapter),
-    )
+    artist = _artist(recipe, plan, text, refiner_guidance, latents.vae, state)
     adapted = [group.model for group in groups.values()]
 
     def draw(folder: Path, step: int) -> Sequence[Path]:
         return artist.draw(unet, adapted, folder, step)
 
     return Job(state, export, draw)
+
+
+def _artist(
+    recipe: Recipe,
+    plan: DenoisingPlan,
+    text: EncodedText,
+    refiner_guidance: list[Guidance],
+    vae: AutoencoderKL,
+    state: TrainingState[Denoising],
+) -> Artist:
+    """Return what draws the previews with the model as it is at the time."""
+    return Artist(
+        files=plan.files,
+        refiner_files=plan.refiner_files,
+        refiner=recipe.preview.refiner,
+        requests=plan.requests,
+        sampler=Sampler(recipe.preview.num_inference_steps, recipe.preview.guidance_scale, state.autocast),
+        vae=vae,
+        guidance=text.guidance,
+        text=text.stack,
+        refiner_guidance=refiner_guidance,
+        weight_dtype=plan.dtype,
+        prediction_type=state.task.objective.prediction_type,
+        zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
+        has_adapter=isinstance(recipe.adapter, LoraAdapter),
+    )
 
 
 def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:

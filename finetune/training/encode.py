@@ -211,7 +211,7 @@ def encode_pictures(
     """
     vae = _load_vae(files, dtype, accelerator.device)
     if encoding.latents is not None:
-        encoding.latents.fill(progress, accelerator, vae)
+        encoding.latents.fill_with(vae, progress, accelerator)
     return PictureEncoder(vae, encoding.latents)
 
 

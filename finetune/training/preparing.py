@@ -6,16 +6,13 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from finetune.cache.opened import OpenCache, open_cache
-from finetune.cache.place import run_folder
+from finetune.cache.opened import OpenCache
 from finetune.cache.values import DiskStore
 from finetune.model.frozen_text import Progress, unseen
-from finetune.model.open import open_model
-from finetune.model.precision import choose_device, choose_dtype
+from finetune.model.precision import choose_device
 from finetune.recipe import Recipe
 from finetune.run.events import Event
-from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
-from finetune.training.encode import plan_encoding
+from finetune.training.denoising_plan import plan_denoising
 from finetune.training.job import say_warning
 from finetune.training.pictures import TrainingPictures
 from finetune.training.signals import StoppedEarlyError, StopRequest
@@ -75,15 +72,7 @@ def prepare(
         recipe = recipe.model_copy(update={"training": always})
     device = choose_device(recipe.training.device)
     accelerator = Accelerator(cpu=device.type == "cpu")
-    dtype = choose_dtype(recipe.training.precision, device)
-    files = open_trained_model(recipe)
-    refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
-    geometry = files.geometry()
-    require_fitting_buckets(pictures, geometry.size_multiple)
-    requests = resolve_requests(recipe, geometry)
-    cache = open_cache(recipe, say_warning)
-    encoding = plan_encoding(recipe, pictures, files, refiner_files, requests, cache, dtype, accelerator, say_warning)
-    encoding.record(run_folder(recipe), accelerator)
+    encoding = plan_denoising(recipe, pictures, accelerator, say_warning).encoding
     texts = [each for each in (encoding.text, encoding.refiner_text) if each is not None]
     latents = [encoding.latents] if encoding.latents is not None else []
     wanted = {"text": sum(len(each.keys) for each in texts), "latents": sum(len(each.keys) for each in latents)}
@@ -103,7 +92,7 @@ def prepare(
         "text": "an encoder is trained",
         "latents": "training.cache_latents is never" if never else "data.crop is random without data.crops_per_picture",
     }
-    return Prepared(cache, wanted, encoded, reasons, accelerator.is_main_process)
+    return Prepared(encoding.cache, wanted, encoded, reasons, accelerator.is_main_process)
 
 
 def _progress(listener: Listener | None, stop: StopRequest | None, name: str) -> Progress:
