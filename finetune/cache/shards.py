@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from finetune.run.durable import whole_file
+from finetune.run.durable import write_chunks
 
 FORMAT = "atelier-cache-1"
 """Stands in every shard's header. A shard with another word there is another program's or version's: left alone."""
@@ -129,11 +129,8 @@ def write_shard(path: Path, values: Mapping[str, RawValue]) -> ShardIndex:
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # the tensors begin at a multiple of 8, as safetensors' own writer has it
     start = 8 + len(encoded)
-    with whole_file(path, flush=False) as temporary, temporary.open("wb", buffering=0) as file:
-        for chunk in (len(encoded).to_bytes(8, "little"), encoded, *(value.data for value in values.values())):
-            view = memoryview(chunk)
-            while view:
-                view = view[file.write(view) :]
+    chunks = (len(encoded).to_bytes(8, "little"), encoded, *(value.data for value in values.values()))
+    write_chunks(path, chunks, flush=False)
     moved = {key: Place(place.layout, start + place.begin, place.checksum) for key, place in places.items()}
     return ShardIndex(moved, start + end)
 

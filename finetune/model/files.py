@@ -7,6 +7,7 @@ original layout, and the embedded miniature. Pickled checkpoints and code from m
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -121,6 +122,11 @@ class ModelFiles(Protocol):
         ...
 
 
+def settings_in(folders: Sequence[Path]) -> list[Path]:
+    """Return the configurations and vocabularies in parts' folders, in order."""
+    return sorted(path for folder in folders for ending in ("json", "txt") for path in folder.glob(f"*.{ending}"))
+
+
 class DiffusersFolder:
     """A model as diffusers saves it: a folder a part, each with its configuration and safetensors weights."""
 
@@ -140,10 +146,9 @@ class DiffusersFolder:
     def part_files(self, part: ModelPart) -> PartFiles:
         """Return the files of a part's folders; of several variants, all of them."""
         folders = [self.root / name for name in PART_FOLDERS[part]]
-        settings = [path for folder in folders for ending in ("json", "txt") for path in folder.glob(f"*.{ending}")]
         return PartFiles(
             weights=tuple((path, "") for folder in folders for path in sorted(folder.glob("*.safetensors"))),
-            settings=tuple(sorted(settings)),
+            settings=tuple(settings_in(folders)),
             note=f"variant {self.variant}",
         )
 

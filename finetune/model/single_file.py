@@ -19,7 +19,16 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from finetune.errors import RecipeError
 from finetune.model.clip_vocabulary import clip_vocabulary
-from finetune.model.files import PART_FOLDERS, Geometry, ModelPart, PartFiles, frozen, read_geometry, read_json
+from finetune.model.files import (
+    PART_FOLDERS,
+    Geometry,
+    ModelPart,
+    PartFiles,
+    frozen,
+    read_geometry,
+    read_json,
+    settings_in,
+)
 from finetune.model.fingerprint import fingerprint_files
 
 _SHIPPED = Path(__file__).parent / "sdxl"
@@ -57,9 +66,7 @@ class SingleFile:
     def part_files(self, part: ModelPart) -> PartFiles:
         """Return the checkpoint, with the configurations and tokenizers that stand in for what it does not hold."""
         folders = [self.config / name for name in PART_FOLDERS[part]]
-        settings = sorted(
-            path for folder in folders for ending in ("json", "txt") for path in folder.glob(f"*.{ending}")
-        )
+        settings = settings_in(folders)
         if part == "text" and not self._has_own_config:
             settings.append(_MERGES)
         return PartFiles(((self.path, _PREFIXES[part]),), tuple(settings))

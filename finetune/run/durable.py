@@ -150,11 +150,17 @@ def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> None:
 
     Raises DiskError.
     """
+    write_chunks(path, [data], flush=flush)
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | bytearray], *, flush: bool = True) -> None:
+    """Write chunks one behind the other as `write_bytes` writes one. Raises DiskError."""
     # Unbuffered, so that a full disk is met here and not when a buffer is emptied on close.
     with whole_file(path, flush=flush) as temporary, temporary.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                view = view[file.write(view) :]
 
 
 def write_text(path: Path, text: str) -> None:

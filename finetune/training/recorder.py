@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import torch
 
+from finetune.cache.together import any_process
 from finetune.recipe.outputs import Checkpoint as CheckpointSettings
 from finetune.recipe.preview import Preview as PreviewSettings
 from finetune.run.commands import finish_command, poll_commands
@@ -104,7 +105,7 @@ class Recorder:
 
     def should_stop(self, state: TrainingState[Task]) -> bool:
         """Whether to stop after this step. All processes agree: each learns what any of them was asked."""
-        return any_process_stops(state, self.stop)
+        return any_process(state.accelerator, bool(self.stop))
 
     def save(self, state: TrainingState[Task]) -> None:
         """Write a checkpoint, then remove the oldest beyond those that are kept."""
@@ -158,16 +159,7 @@ class Follower:
 
     def should_stop(self, state: TrainingState[Task]) -> bool:
         """Learn whether any process was asked to stop."""
-        return any_process_stops(state, self.stop)
-
-
-def any_process_stops(state: TrainingState[Task], stop: StopRequest) -> bool:
-    """Whether a stop was asked of this process or, under several, of any other."""
-    accelerator = state.accelerator
-    if accelerator.num_processes == 1:
-        return bool(stop)
-    asked: torch.Tensor = accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device), "sum")
-    return bool(asked > 0)
+        return any_process(state.accelerator, bool(self.stop))
 
 
 def memory_bytes(device: torch.device) -> int:
