@@ -14,7 +14,8 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
 
     A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
     is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption, repeats
-    and aesthetic score; of a caption that is worded anew for each showing also how it was written.
+    and aesthetic score; of a caption that is worded anew for each showing also how it was written, and what the
+    picture's loss counts where that is not 1.
 
     Args:
         samples: the pictures.
@@ -37,6 +38,8 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
         }
         if sample.wording is not None:
             entry["written"] = sample.written
+        if sample.loss_weight != 1.0:  # what has nothing of its own reads as it did before there was such a thing
+            entry["loss_weight"] = sample.loss_weight
         yield json.dumps(entry, ensure_ascii=False) + "\n"
 
 

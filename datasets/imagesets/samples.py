@@ -45,6 +45,7 @@ class Sample:
         wording: what is done to its caption at each showing; None leaves it as it is.
         written: the caption that is worded, as the source has it; each line one of its own where lines are chosen.
         trigger: the word put before what the wording has given.
+        loss_weight: what its loss counts beside that of others, which is 1.
         decoders: the processes that open it; None opens it in this one, for a picture of one's own making.
     """
 
@@ -63,6 +64,7 @@ class Sample:
     wording: Wording | None = None
     written: str = ""
     trigger: str = ""
+    loss_weight: float = 1.0
     decoders: Decoders | None = field(default=None, compare=False, repr=False)
 
     @property

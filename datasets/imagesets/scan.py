@@ -133,6 +133,7 @@ def _sample(
         wording=wording,
         written="" if wording is None else caption,
         trigger="" if wording is None else source.trigger,
+        loss_weight=source.loss_weight,
         decoders=decoders,
     )
 

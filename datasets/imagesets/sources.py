@@ -22,6 +22,7 @@ class SourceOptions:
         buckets: the (height, width) its pictures may be trained at; None for those of the whole set.
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
         wording: what is done to each caption at each showing; None leaves it as it is.
+        loss_weight: what its pictures' loss counts beside that of others, which is 1.
     """
 
     repeats: int = 1
@@ -29,6 +30,7 @@ class SourceOptions:
     buckets: tuple[Size, ...] | None = None
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
     wording: Wording | None = None
+    loss_weight: float = 1.0
 
     @property
     def keeps_lines(self) -> bool:

@@ -11,6 +11,7 @@ from finetune.recipe.base import (
     Needs,
     NonEmptyText,
     NumberAboveZero,
+    NumberOrZero,
     PathText,
     Probability,
     Score,
@@ -48,6 +49,9 @@ class _SourceOptions(Settings):
     aesthetic_score: Score = 6.0
     """How beautiful the pictures are, from 0 to 10, which only a refiner is told. The source may give each \
 picture its own `aesthetic_score`."""
+    loss_weight: NumberOrZero = 1.0
+    """What the loss of this source's pictures counts in a step, beside 1 for others': the weight of regularisation \
+pictures, of which a class's own look is to be remembered. The logged loss counts all alike."""
 
 
 class FolderSource(_SourceOptions):

@@ -186,6 +186,11 @@ def _wording(recipe: Recipe) -> Iterator[str]:
             yield f"{key}.variants: has no effect without shuffle, tag_dropout or wildcards"
 
 
+def _weights(recipe: Recipe) -> Iterator[str]:
+    if all(source.loss_weight == 0.0 for source in recipe.data.sources):
+        yield "data.sources.*.loss_weight: is 0 for every source, so nothing is learned"
+
+
 def _crops(recipe: Recipe) -> Iterator[str]:
     if recipe.data.crop == "center" and recipe.data.crops_per_picture is not None:
         yield "data.crops_per_picture: has no effect with crop: center, which has one place; set crop: random"
@@ -222,6 +227,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _intervals,
     _crops,
     _wording,
+    _weights,
     _lora_formats,
     _dora_export,
 )

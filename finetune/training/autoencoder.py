@@ -52,9 +52,10 @@ class Autoencoding:
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
     ) -> StepOutput:
-        """Read one micro batch and take it through the step, each sample counting `weight`."""
+        """Read one micro batch and take it through the step, each sample counting `weight` times its own."""
         images = torch.stack([to_model_range(self.pixels(item.sample, item.frame)) for item in planned])
-        return autoencoding_step(self.vae, self.loss, images.to(device), generator, weight)
+        sample_weights = torch.tensor([weight * item.sample.loss_weight for item in planned], device=device)
+        return autoencoding_step(self.vae, self.loss, images.to(device), generator, sample_weights)
 
     def facts(self) -> dict[str, str]:
         """Return nothing: a VAE predicts no noise."""
@@ -62,7 +63,7 @@ class Autoencoding:
 
 
 def autoencoding_step(
-    vae: AutoencoderKL, loss: VaeLoss, images: Tensor, generator: BatchGenerator, weight: float
+    vae: AutoencoderKL, loss: VaeLoss, images: Tensor, generator: BatchGenerator, sample_weights: Tensor
 ) -> StepOutput:
     """Encode pictures, draw their latents, decode them, and measure what was lost. Changes nothing.
 
@@ -75,7 +76,7 @@ def autoencoding_step(
         loss: the weights of the terms.
         images: (B, 3, H, W) in [-1, 1].
         generator: of the posterior's noise.
-        weight: what each sample counts.
+        sample_weights: (B,), what each sample counts.
     """
     posterior = vae.encode(images).latent_dist
     noise = generator.normal("posterior", posterior.mean.shape[1:]).to(images.device)  # (B, 4, h, w)
@@ -86,7 +87,7 @@ def autoencoding_step(
     if loss.decorrelation > 0:
         weighted = weighted + loss.decorrelation * correlation_error(posterior.mean.float())
     timesteps = torch.empty(0, dtype=torch.long)  # a VAE knows no noise levels
-    return StepOutput(weighted.sum() * weight, per_sample.detach(), weighted.detach(), timesteps)
+    return StepOutput(torch.dot(weighted, sample_weights), per_sample.detach(), weighted.detach(), timesteps)
 
 
 def reconstruction_error(loss: VaeLoss, decoded: Tensor, images: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ class TrainBatch:
 
     Attributes:
         latents: (B, 4, h, w), float32, scaled.
-        prompt_embeds: (B, 77, width of both encoders).
+        prompt_embeds: (B, 77 × chunks, width of both encoders).
         pooled_prompt_embeds: (B, projection width).
         add_time_ids: (B, 6), float32: original (h, w), crop (top, left), target (h, w); for a refiner (B, 5): original
             (h, w), crop (top, left), aesthetic score. bf16 would turn 1366 into 1368.
         sample_weights: (B,), float32: what each sample's loss counts in the optimizer step. They sum to 1 over a full
-            step; 0 marks a filler that keeps processes in step.
+            step of samples whose own weight is 1; 0 marks a filler that keeps processes in step.
         sample_names: (B,) names of the pictures, for messages.
+        prompt_mask: (B, 77 × chunks), bool: which of the tokens belong to the sample's own text; None where all do.
     """
 
     latents: Tensor
@@ -31,6 +32,7 @@ class TrainBatch:
     add_time_ids: Tensor
     sample_weights: Tensor
     sample_names: tuple[str, ...]
+    prompt_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = self.latents.shape[0]
@@ -45,6 +47,7 @@ class TrainBatch:
             and self.add_time_ids.shape[1] in NUM_TIME_IDS
             and self.sample_weights.shape == (size,)
             and len(self.sample_names) == size
+            and (self.prompt_mask is None or self.prompt_mask.shape == self.prompt_embeds.shape[:2])
         )
         assert shapes_fit, f"a batch whose parts do not fit: {self.shapes()}"
         assert self.add_time_ids.dtype == torch.float32, "time ids lose whole numbers in lower precision"

@@ -99,6 +99,7 @@ def imageset_source(source: Source) -> imagesets.Source:
         buckets=None if source.buckets is None else tuple(bucket_sizes(source.buckets)),
         aesthetic_score=source.aesthetic_score,
         wording=None if source.wording is None else Wording(**source.wording.model_dump()),
+        loss_weight=source.loss_weight,
     )
     match source:
         case FolderSource():

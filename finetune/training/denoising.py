@@ -51,7 +51,7 @@ class Denoising:
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
     ) -> StepOutput:
-        """Collate one micro batch and take it through the step, each sample counting `weight`."""
+        """Collate one micro batch and take it through the step, each sample counting `weight` times its own."""
         batch = self.make_batch(planned, generator, weight).to(device)
         return train_step(self.unet, self.noise_scheduler, self.objective, batch, generator)
 
@@ -67,8 +67,9 @@ class Denoising:
             prompt_embeds=text.prompt_embeds,
             pooled_prompt_embeds=text.pooled_prompt_embeds,
             add_time_ids=torch.tensor([self.time_ids(item) for item in planned], dtype=torch.float32),
-            sample_weights=torch.full((len(planned),), weight),
+            sample_weights=torch.tensor([weight * item.sample.loss_weight for item in planned]),
             sample_names=tuple(item.sample.name for item in planned),
+            prompt_mask=text.prompt_mask,
         )  # fmt: skip
 
     def time_ids(self, item: PlannedSample) -> tuple[float, ...]:

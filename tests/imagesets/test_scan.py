@@ -482,6 +482,17 @@ def test_the_manifest_says_what_each_sample_is_trained_as(tmp_path: Path) -> Non
     assert (second["name"], second["bucket"], second["crop_top_left"]) == ("b.png", [64, 64], [0, 0])
 
 
+def test_the_manifest_of_pictures_of_plain_weight_is_as_it_was(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    texts = []
+    for weight in (1.0, 0.25):
+        samples = scan(tmp_path, FolderSource(tmp_path, loss_weight=weight)).samples
+        texts.append(manifest_text(samples, [(32, 32)]))
+    plain, light = map(json.loads, texts)
+    assert light == {**plain, "loss_weight": 0.25}  # another weight is another run's input
+    assert "loss_weight" not in plain  # a run begun before there were weights resumes
+
+
 def test_what_may_not_be_meant_is_noted_not_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png", caption="one")
     save(tmp_path / "b.png", caption="two")

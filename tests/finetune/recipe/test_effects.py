@@ -124,3 +124,10 @@ def test_wordings(wording: str, adapter: str, expected: str | None, tmp_path: Pa
     lines = warnings_of(REAL.replace("path: pictures", f"path: pictures, wording: {wording}") + adapter, tmp_path)
     assert len(lines) == (0 if expected is None else 1), lines
     assert expected is None or (lines[0].startswith("data.sources.0.wording") and expected in lines[0])
+
+
+@pytest.mark.parametrize(("weight", "expected"), [("0", "data.sources.*.loss_weight: is 0"), ("0.1", None)])
+def test_pictures_that_count_nothing(weight: str, expected: str | None, tmp_path: Path) -> None:
+    lines = warnings_of(REAL.replace("path: pictures", f"path: pictures, loss_weight: {weight}"), tmp_path)
+    assert len(lines) == (0 if expected is None else 1), lines
+    assert expected is None or lines[0].startswith(expected)

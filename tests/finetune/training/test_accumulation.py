@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from finetune.training.loop import accumulate_gradients, optimizer_step
 
@@ -67,6 +68,25 @@ def test_the_cut_into_micro_batches_changes_no_gradient(make_state, prediction_t
         assert sorted(results[micro][0].timesteps) == sorted(losses.timesteps)
         assert sorted(results[micro][0].weighted) == pytest.approx(sorted(losses.weighted), rel=1e-5)
         assert _largest_difference(gradients, results[micro][1]) < 1e-5
+
+
+def test_a_sources_weight_multiplies_its_gradient_and_not_the_logged_loss(make_state, pictures_folder, tmp_path):
+    others = tmp_path / "regularisation"
+    others.mkdir()
+    for index in range(2):
+        Image.new("RGB", (40, 40), (index * 200, 30, 90)).save(others / f"{index}.png")
+    results = []
+    for own, weight in ((1.0, 0.0), (0.0, 1.0), (1.0, 0.25)):
+        sources = [
+            {"kind": "folder", "path": str(pictures_folder), "loss_weight": own},
+            {"kind": "folder", "path": str(others), "loss_weight": weight},
+        ]
+        results.append(_gradients(_cut(make_state, 2, 6, **{"data.sources": sources}), 1))
+    (losses, first), (other_losses, second), (both_losses, both) = results
+    assert losses.weighted == pytest.approx(other_losses.weighted, rel=1e-12)
+    assert losses.weighted == pytest.approx(both_losses.weighted, rel=1e-12)
+    assert _largest_difference(first, second) > 0.1
+    assert _largest_difference({name: first[name] + 0.25 * second[name] for name in first}, both) < 1e-6
 
 
 def test_every_step_draws_anew(make_state):

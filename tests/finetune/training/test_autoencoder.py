@@ -114,7 +114,7 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
     vae = Miniature().load_vae(torch.float32)
     images, keys = _batch(3), ["a", "b", "c"]
     loss = VaeLoss(l1=1.0, l2=0.5, gradient=0.25, chroma=0.125, kl=1e-3, decorrelation=0.02)
-    output = autoencoding_step(vae, loss, images, BatchGenerator(0, 1, keys), 0.2)
+    output = autoencoding_step(vae, loss, images, BatchGenerator(0, 1, keys), torch.tensor([0.2, 0.1, 0.0]))
     posterior = vae.encode(images).latent_dist
     noise = BatchGenerator(0, 1, keys).normal("posterior", (4, 4, 4))
     decoded = vae.decode(posterior.mean + posterior.std * noise)[0]
@@ -122,7 +122,7 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
     whole = pixels + 1e-3 * kl_divergence(posterior) + 0.02 * correlation_error(posterior.mean)
     assert torch.allclose(output.per_sample, pixels, rtol=1e-5)
     assert torch.allclose(output.weighted, whole, rtol=1e-5)
-    assert output.loss.item() == pytest.approx(0.2 * whole.sum().item(), rel=1e-5)
+    assert output.loss.item() == pytest.approx((0.2 * whole[0] + 0.1 * whole[1]).item(), rel=1e-5)
     assert len(output.timesteps) == 0
 
 
