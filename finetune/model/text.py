@@ -10,9 +10,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from finetune.model.files import ModelFiles
+
+TOKENS_READ = 77
+"""How many tokens a CLIP encoder reads at once, begin and end included."""
 
 
 @dataclass(frozen=True)
@@ -20,33 +24,41 @@ class TextEmbeddings:
     """What the U-Net sees of a batch of captions.
 
     Attributes:
-        prompt_embeds: (B, 77, width of the first + width of the second encoder); a refiner has the second's only.
-        pooled_prompt_embeds: (B, projection width of the second encoder).
+        prompt_embeds: (B, 77 * chunks, width of the first + width of the second encoder); a refiner has the second's
+            only. A shorter caption's end is filled with zeros.
+        pooled_prompt_embeds: (B, projection width of the second encoder), of the first chunk.
+        prompt_mask: (B, 77 * chunks), bool: which tokens are a caption's own; None where all captions have as many.
     """
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor
-
-    def __getitem__(self, index: int) -> "TextEmbeddings":
-        """Return the embeddings of one caption, still with its batch dimension."""
-        return TextEmbeddings(self.prompt_embeds[index : index + 1], self.pooled_prompt_embeds[index : index + 1])
+    prompt_mask: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TextEmbeddings":
         """Return the embeddings on `device`, in `dtype` if one is given."""
         return TextEmbeddings(
-            self.prompt_embeds.to(device=device, dtype=dtype), self.pooled_prompt_embeds.to(device=device, dtype=dtype)
+            self.prompt_embeds.to(device=device, dtype=dtype),
+            self.pooled_prompt_embeds.to(device=device, dtype=dtype),
+            None if self.prompt_mask is None else self.prompt_mask.to(device),
         )
 
     def zeros_like(self) -> "TextEmbeddings":
-        """Return embeddings of the same shape that are all zero."""
-        return TextEmbeddings(torch.zeros_like(self.prompt_embeds), torch.zeros_like(self.pooled_prompt_embeds))
+        """Return embeddings of one chunk that are all zero."""
+        return TextEmbeddings(
+            torch.zeros_like(self.prompt_embeds[:, :TOKENS_READ]), torch.zeros_like(self.pooled_prompt_embeds)
+        )
 
     @staticmethod
     def cat(parts: "Sequence[TextEmbeddings]") -> "TextEmbeddings":
-        """Join the embeddings of several captions into one batch."""
-        return TextEmbeddings(
-            torch.cat([part.prompt_embeds for part in parts]), torch.cat([part.pooled_prompt_embeds for part in parts])
-        )
+        """Join the embeddings of several captions, each with its batch dimension and no mask, into one batch."""
+        pooled = torch.cat([part.pooled_prompt_embeds for part in parts])
+        lengths = [part.prompt_embeds.shape[1] for part in parts for _ in part.prompt_embeds]
+        if len(set(lengths)) == 1:
+            return TextEmbeddings(torch.cat([part.prompt_embeds for part in parts]), pooled)
+        longest = max(lengths)
+        padded = [pad(part.prompt_embeds, (0, 0, 0, longest - part.prompt_embeds.shape[1])) for part in parts]
+        mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        return TextEmbeddings(torch.cat(padded), pooled, mask.to(pooled.device))
 
 
 @dataclass

@@ -16,14 +16,14 @@ class TrainBatch:
 
     Attributes:
         latents: (B, 4, h, w), float32, scaled.
-        prompt_embeds: (B, 77 × chunks, width of both encoders).
+        prompt_embeds: (B, 77 * chunks, width of both encoders).
         pooled_prompt_embeds: (B, projection width).
         add_time_ids: (B, 6), float32: original (h, w), crop (top, left), target (h, w); for a refiner (B, 5): original
             (h, w), crop (top, left), aesthetic score. bf16 would turn 1366 into 1368.
         sample_weights: (B,), float32: what each sample's loss counts in the optimizer step. They sum to 1 over a full
             step of samples whose own weight is 1; 0 marks a filler that keeps processes in step.
         sample_names: (B,) names of the pictures, for messages.
-        prompt_mask: (B, 77 × chunks), bool: which of the tokens belong to the sample's own text; None where all do.
+        prompt_mask: (B, 77 * chunks), bool: which of the tokens belong to the sample's own text; None where all do.
     """
 
     latents: Tensor

@@ -49,6 +49,7 @@ def train_step(
         noisy_latents,
         timesteps,
         encoder_hidden_states=batch.prompt_embeds,
+        encoder_attention_mask=batch.prompt_mask,  # None where all texts are of one length
         added_cond_kwargs={
             "text_embeds": batch.pooled_prompt_embeds,
             "time_ids": batch.add_time_ids,  # (B, 6), or a refiner's (B, 5), float32
