@@ -12,7 +12,7 @@ Nothing in it imports torch, and Hugging Face's `datasets` is imported where a d
 
 from imagesets.errors import CaptionError, DecoderError, ImagesetError, PictureError, SourceError
 from imagesets.framing import Frame, make_frame
-from imagesets.sources import FolderSource, HuggingFaceSource, Source
+from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Source
 
 __all__ = [
     "CaptionError",
@@ -21,6 +21,7 @@ __all__ = [
     "Frame",
     "HuggingFaceSource",
     "ImagesetError",
+    "KohyaSource",
     "PictureError",
     "Source",
     "SourceError",

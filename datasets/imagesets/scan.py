@@ -14,10 +14,9 @@ from imagesets.colours import Colour, parse_colour
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
 from imagesets.opening.decoders import Decoders, Examined, shared_decoders
-from imagesets.reading.folder import list_folder
-from imagesets.reading.huggingface import list_dataset
+from imagesets.reading.listing import list_source
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
-from imagesets.sources import Entry, FolderSource, Listing, Source
+from imagesets.sources import Entry, Listing, Source
 from imagesets.wording import plain_words
 
 __all__ = ["BadPicture", "Note", "Sample", "ScanReport", "scan_sources"]
@@ -52,10 +51,7 @@ def scan_sources(
     """
     colour = parse_colour(background)
     pool = decoders or shared_decoders(max_pixels)
-    listings = [
-        (source, list_folder(source) if isinstance(source, FolderSource) else list_dataset(source))
-        for source in sources
-    ]
+    listings = [(source, list_source(source)) for source in sources]
     total = sum(len(listing.entries) for _, listing in listings)
     samples: list[Sample] = []
     bad: list[BadPicture] = []
@@ -123,7 +119,7 @@ def _sample(
         sha256=examined.sha256,
         original_size=examined.facts.size,
         caption=with_trigger(caption if wording is None else plain_words(caption, wording), source.trigger),
-        repeats=source.repeats,
+        repeats=source.repeats * entry.repeats,
         facts=examined.facts,
         read=_read_of(entry),
         background=background,

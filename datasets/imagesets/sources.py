@@ -62,6 +62,22 @@ class FolderSource(SourceOptions):
 
 
 @dataclass(frozen=True)
+class KohyaSource(SourceOptions):
+    """A folder of folders `N_name`, as kohya's trainers take them: pictures repeated N times, each captioned `name`.
+
+    Attributes:
+        path: the folder around them.
+    """
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """The folder's own name."""
+        return self.path.name or self.path.resolve().name or str(self.path)
+
+
+@dataclass(frozen=True)
 class HuggingFaceSource(SourceOptions):
     """A dataset read with Hugging Face's `datasets`.
 
@@ -88,7 +104,7 @@ class HuggingFaceSource(SourceOptions):
         return Path(self.name).name or self.name
 
 
-Source = FolderSource | HuggingFaceSource
+Source = FolderSource | KohyaSource | HuggingFaceSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,7 @@ class Entry:
         aesthetic_score: from 0 to 10; None where the source has none for it.
         extension: of the file's name in lower case; None where there is no file.
         read: returns the picture's bytes, or raises a PictureError.
+        repeats: how often it is seen each time its source is: a number of its own times the source's.
     """
 
     name: str
@@ -110,6 +127,7 @@ class Entry:
     aesthetic_score: float | None = None
     extension: str | None = None
     read: PictureBytes | None = field(default=None, compare=False, repr=False)
+    repeats: int = 1
 
 
 @dataclass(frozen=True)

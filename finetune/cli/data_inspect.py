@@ -89,6 +89,8 @@ def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool
 
 def source_meant(reference: str) -> dict[str, str] | None:
     """Return the settings of the source of pictures that a word means; None where it can only be a recipe."""
+    from imagesets.reading.kohya import looks_like_kohyas
+
     path = Path(reference).expanduser()
     if reference.startswith("sample:"):
         return {"kind": "folder", "path": reference}
@@ -98,7 +100,7 @@ def source_meant(reference: str) -> dict[str, str] | None:
         return None
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return {"kind": "huggingface", "name": str(path)}
-    return {"kind": "folder", "path": str(path)}
+    return {"kind": "kohya" if looks_like_kohyas(path) else "folder", "path": str(path)}
 
 
 def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) -> "Inspection":

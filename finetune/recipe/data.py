@@ -70,6 +70,17 @@ metadata.jsonl where there is one, else text files."""
     """The ending of a caption's file, which has its picture's name otherwise."""
 
 
+class KohyaSource(_SourceOptions):
+    """A folder of folders named `N_name`, as kohya's trainers take them: pictures seen N times, captioned `name`."""
+
+    kind: Literal["kohya"] = "kohya"
+    """Take pictures from folders named `N_name`, as kohya's trainers do."""
+    path: PathText
+    """The folder around them: absolute, from `~`, or relative to the current directory. Captions lie beside pictures, \
+in `.txt` or `.caption`; one without has what follows the number. Regularisation pictures, in a folder `reg` of the \
+same form, are a source of their own, with its `loss_weight`."""
+
+
 class HuggingFaceSource(_SourceOptions):
     """A dataset read with Hugging Face's `datasets`: by name from the hub, or by path."""
 
@@ -89,8 +100,8 @@ class HuggingFaceSource(_SourceOptions):
     """The column that holds the captions."""
 
 
-Source = Annotated[FolderSource | HuggingFaceSource, Field(discriminator="kind")]
-"""Where pictures come from: folder or huggingface."""
+Source = Annotated[FolderSource | KohyaSource | HuggingFaceSource, Field(discriminator="kind")]
+"""Where pictures come from: folder, kohya or huggingface."""
 
 
 class Data(Settings):

@@ -19,7 +19,7 @@ from finetune.recipe.adapter import (
 from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
 from finetune.recipe.buckets import Buckets, GeneratedBuckets, ListedBuckets, PaperBuckets, SymmetricBuckets
 from finetune.recipe.cache import Cache, DiskCache, MemoryCache
-from finetune.recipe.data import Data, FolderSource, HuggingFaceSource, Source
+from finetune.recipe.data import Data, FolderSource, HuggingFaceSource, KohyaSource, Source
 from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
 from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner, Preview, PreviewPrompt, PreviewRefiner
@@ -105,6 +105,7 @@ __all__ = [
     "HubModel",
     "HuggingFaceSource",
     "ImageToImageRefiner",
+    "KohyaSource",
     "LinearSchedule",
     "ListedBuckets",
     "LogitNormalTimesteps",

@@ -10,6 +10,7 @@ from finetune.recipe.schema import (
     FolderSource,
     GeneratedBuckets,
     HuggingFaceSource,
+    KohyaSource,
     ListedBuckets,
     PaperBuckets,
     Source,
@@ -110,6 +111,8 @@ def imageset_source(source: Source) -> imagesets.Source:
                 caption_extension=source.caption_extension,
                 **vars(options),
             )
+        case KohyaSource():
+            return imagesets.KohyaSource(path=resolve_data_path(source.path), **vars(options))
         case HuggingFaceSource():
             return imagesets.HuggingFaceSource(
                 name=source.name,

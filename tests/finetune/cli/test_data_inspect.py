@@ -155,3 +155,35 @@ def test_what_a_word_means(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert source_meant("nothing.yaml") is None
     assert main(["data", "inspect", "no-such-thing"]) == RecipeError.exit_code
     assert main(["data", "inspect", str(folder), "data.crops=random"]) == RecipeError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["5_cat/a.png"], "kohya"),
+        (["img/5_cat/a.png"], "kohya"),  # whose message says to give img
+        (["5_cat/a.png", "b.png"], "folder"),
+        (["2026_beach/a.png"], "folder"),
+        (["5_cat/a.txt", "b/a.png"], "folder"),
+    ],
+    ids=str,
+)
+def test_kohyas_folders_are_known_by_their_layout(files: list[str], kind: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert source_meant(str(tmp_path)) == {"kind": kind, "path": str(tmp_path)}
+
+
+def test_kohyas_folders_are_inspected_with_their_repeats(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.rename(tmp_path / "5_pattern")
+    (tmp_path / "5_pattern" / "6.txt").unlink()
+    code, data = inspected(capsys, str(tmp_path))
+    assert (code, data["name"]) == (0, tmp_path.name)
+    assert [(each["name"], each["repeats"], each["caption"]) for each in data["pictures"]] == [
+        *((f"5_pattern/{index}.png", 5, f"pattern {index}") for index in range(6)),
+        ("5_pattern/6.png", 5, "pattern"),
+    ]
+    assert data["summary"]["showings_per_epoch"] == 35

@@ -1,0 +1,21 @@
+"""Lists a source of whatever kind."""
+
+from imagesets.reading.folder import list_folder
+from imagesets.reading.huggingface import list_dataset
+from imagesets.reading.kohya import list_kohya
+from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Listing, Source
+
+
+def list_source(source: Source) -> Listing:
+    """List what a source holds, in a fixed order; no picture is opened.
+
+    Raises:
+        SourceError: it cannot be read at all.
+    """
+    match source:
+        case FolderSource():
+            return list_folder(source)
+        case KohyaSource():
+            return list_kohya(source)
+        case HuggingFaceSource():
+            return list_dataset(source)
