@@ -50,6 +50,13 @@ def to_rgb(picture: Image.Image, background: Colour, png_bit_depth: int = 8) -> 
     Raises:
         PictureError: its colour profile is damaged.
     """
+    return to_rgb_and_alpha(picture, background, png_bit_depth)[0]
+
+
+def to_rgb_and_alpha(
+    picture: Image.Image, background: Colour, png_bit_depth: int = 8
+) -> tuple[Image.Image, Image.Image | None]:
+    """Convert as `to_rgb` does, and return the transparency beside it, 8-bit grey; None where there can be none."""
     profile = picture.info.get("icc_profile")
     alpha = None
     if picture.mode.startswith("I"):
@@ -64,10 +71,28 @@ def to_rgb(picture: Image.Image, background: Colour, png_bit_depth: int = 8) -> 
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
     rgb = _to_srgb(picture, profile).convert("RGB")
     if alpha is None:
-        return rgb
+        return rgb, None
     below = Image.new("RGB", rgb.size, background)
     below.paste(rgb, None, alpha)
-    return below
+    return below, alpha
+
+
+def to_levels(picture: Image.Image, png_bit_depth: int = 8) -> Image.Image:
+    """Convert a decoded mask to 8-bit grey: its transparency where it has some, else its lightness.
+
+    A colour profile is passed over: a mask's greys are amounts, and no profile makes half of it more or less.
+    """
+    plain = picture.copy()
+    plain.info.pop("icc_profile", None)
+    rgb, alpha = to_rgb_and_alpha(plain, (0, 0, 0), png_bit_depth)
+    if alpha is not None and mean_level(alpha) < 1.0:
+        return alpha
+    return rgb.convert("L")
+
+
+def mean_level(levels: Image.Image) -> float:
+    """Return the mean of an 8-bit grey picture, from 0 to 1; exactly 1 where it is white."""
+    return sum(level * count for level, count in enumerate(levels.histogram())) / (255 * levels.width * levels.height)
 
 
 def _scaled_from_16_bits(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imagesets.colours import Colour, has_transparency, to_rgb
+from imagesets.colours import Colour, has_transparency, mean_level, to_levels, to_rgb_and_alpha
 from imagesets.decoding import decode, picture_format
 from imagesets.errors import PictureError
 from imagesets.framing import Frame, Size
 
 Pixels = npt.NDArray[np.uint8]
+
+Levels = npt.NDArray[np.uint8]
+"""A mask's pixels, (H, W): 255 counts whole."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -42,6 +45,7 @@ class PictureFacts:
         orientation: the EXIF orientation, 1 to 8.
         has_alpha: whether parts of it may be see-through.
         num_frames: above 1 for an animation, of which the first frame is used.
+        opacity: mean over the picture, from 0 (all of it is see-through) to 1.
     """
 
     size: Size
@@ -50,6 +54,20 @@ class PictureFacts:
     orientation: int
     has_alpha: bool
     num_frames: int
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts:
+    """What is known of a mask without keeping its pixels.
+
+    Attributes:
+        size: (height, width) after EXIF orientation.
+        share: its mean, from 0 (black) to 1 (white).
+    """
+
+    size: Size
+    share: float
 
 
 def examine_picture(
@@ -66,7 +84,17 @@ def examine_picture(
     Raises:
         PictureError: it cannot be used, with the reason.
     """
-    return _open(content, background, max_pixels, extension)[1]
+    return _open(content, background, max_pixels, extension)[2]
+
+
+def examine_mask(content: bytes, max_pixels: int) -> MaskFacts:
+    """Open a mask's file whole and say what it is.
+
+    Raises:
+        PictureError: it cannot be used, with the reason.
+    """
+    levels = open_mask(content, max_pixels)
+    return MaskFacts((levels.height, levels.width), mean_level(levels))
 
 
 def open_picture(content: bytes, background: Colour, max_pixels: int) -> Image.Image:
@@ -76,6 +104,29 @@ def open_picture(content: bytes, background: Colour, max_pixels: int) -> Image.I
         PictureError: it cannot be used, with the reason.
     """
     return _open(content, background, max_pixels, None)[0]
+
+
+def open_transparency(content: bytes, max_pixels: int) -> Image.Image:
+    """Return a picture's own transparency upright, in 8-bit grey: 255 is opaque.
+
+    Raises:
+        PictureError: the picture cannot be used, or can have no see-through parts.
+    """
+    alpha = _open(content, (0, 0, 0), max_pixels, None)[1]
+    if alpha is None:
+        raise PictureError("it has no transparency, which is to be its mask")
+    return alpha
+
+
+def open_mask(content: bytes, max_pixels: int) -> Image.Image:
+    """Return the mask in a file upright, in 8-bit grey: 255 counts whole.
+
+    Raises:
+        PictureError: it cannot be used, with the reason.
+    """
+    decoded = decode(content, max_pixels)
+    orientation = exif_orientation(decoded.info.get("exif") or b"")
+    return turn_upright(to_levels(decoded, _png_bit_depth(content)), orientation)
 
 
 def render(picture: Image.Image, frame: Frame) -> Pixels:
@@ -89,14 +140,16 @@ def render(picture: Image.Image, frame: Frame) -> Pixels:
             f"it is now {picture.height} x {picture.width} (height x width), and was "
             f"{frame.original_size[0]} x {frame.original_size[1]} when it was scanned. Start again"
         )
-    # Only what the cut keeps is computed; Pillow's filter still sees the picture beyond the box.
-    down, across = picture.height / frame.resized_size[0], picture.width / frame.resized_size[1]
-    left, top, right, bottom = frame.crop_box
-    box = (left * across, top * down, min(right * across, picture.width), min(bottom * down, picture.height))
-    height, width = frame.target_size
-    cut = picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
-    pixels = np.asarray(cut, dtype=np.uint8)
-    return np.ascontiguousarray(pixels[:, ::-1] if frame.flipped else pixels)
+    return _in_frame(picture, frame, Image.Resampling.LANCZOS)
+
+
+def render_mask(levels: Image.Image, frame: Frame) -> Levels:
+    """Resize, cut and mirror an upright mask into its picture's frame, (H, W).
+
+    The mask may have another size than the picture: it is taken to show the same. The filter is a triangle, which,
+    unlike Lanczos, makes nothing lighter or darker than the mask is.
+    """
+    return _in_frame(levels, frame, Image.Resampling.BILINEAR)
 
 
 def turn_upright(picture: Image.Image, orientation: int) -> Image.Image:
@@ -123,23 +176,41 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
+def _in_frame(picture: Image.Image, frame: Frame, resampling: Image.Resampling) -> npt.NDArray[np.uint8]:
+    """Bring what shows all of a picture, in any size, into the picture's frame, (H, W) or (H, W, 3)."""
+    # Only what the cut keeps is computed; Pillow's filter still sees the picture beyond the box.
+    down, across = picture.height / frame.resized_size[0], picture.width / frame.resized_size[1]
+    left, top, right, bottom = frame.crop_box
+    box = (left * across, top * down, min(right * across, picture.width), min(bottom * down, picture.height))
+    height, width = frame.target_size
+    pixels = np.asarray(picture.resize((width, height), resampling, box=box), dtype=np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1] if frame.flipped else pixels)
+
+
 def _open(
     content: bytes, background: Colour, max_pixels: int, extension: str | None
-) -> tuple[Image.Image, PictureFacts]:
+) -> tuple[Image.Image, Image.Image | None, PictureFacts]:
+    """Return a picture in 8-bit sRGB and its transparency, both upright, and what it is."""
     decoded = decode(content, max_pixels, extension)
     orientation = exif_orientation(decoded.info.get("exif") or b"")
     kind = picture_format(content)
     num_frames: int = getattr(decoded, "n_frames", 1)
     if kind == "WEBP":
         decoded = decoded.copy()  # without the reader, which holds three canvases of an animation, of one frame or not
-    # A PNG's bits a channel stand in byte 24, in the header chunk that is always first.
-    rgb = to_rgb(decoded, background, png_bit_depth=content[24] if kind == "PNG" else 8)
+    rgb, alpha = to_rgb_and_alpha(decoded, background, _png_bit_depth(content))
     upright = turn_upright(rgb, orientation)
-    return upright, PictureFacts(
+    facts = PictureFacts(
         size=(upright.height, upright.width),
         format=kind,
         mode=decoded.mode,
         orientation=orientation,
         has_alpha=has_transparency(decoded),
         num_frames=num_frames,
+        opacity=1.0 if alpha is None else mean_level(alpha),
     )
+    return upright, None if alpha is None else turn_upright(alpha, orientation), facts
+
+
+def _png_bit_depth(content: bytes) -> int:
+    """Return a PNG's bits a channel, which stand in the header chunk that is always first; 8 for other formats."""
+    return content[24] if picture_format(content) == "PNG" else 8

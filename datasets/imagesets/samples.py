@@ -13,8 +13,18 @@ from imagesets.colours import Colour
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
 from imagesets.framing import Frame, Size
+from imagesets.masks import SampleMask
 from imagesets.opening.decoders import Decoders
-from imagesets.pictures import PictureFacts, Pixels, open_picture, render
+from imagesets.pictures import (
+    Levels,
+    PictureFacts,
+    Pixels,
+    open_mask,
+    open_picture,
+    open_transparency,
+    render,
+    render_mask,
+)
 from imagesets.randomness import KeyPart
 from imagesets.sources import DEFAULT_AESTHETIC_SCORE
 from imagesets.wording import Wording, num_wordings, word
@@ -46,6 +56,7 @@ class Sample:
         written: the caption that is worded, as the source has it; each line one of its own where lines are chosen.
         trigger: the word put before what the wording has given.
         loss_weight: what its loss counts beside that of others, which is 1.
+        mask: which of its parts count; None where all do.
         decoders: the processes that open it; None opens it in this one, for a picture of one's own making.
     """
 
@@ -65,6 +76,7 @@ class Sample:
     written: str = ""
     trigger: str = ""
     loss_weight: float = 1.0
+    mask: SampleMask | None = None
     decoders: Decoders | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -93,7 +105,7 @@ class Sample:
         with self._named_errors():
             if self.decoders is not None:
                 return self.decoders.load(self.read, self.sha256, self.background, self.max_pixels)
-            return open_picture(self._unchanged_content(), self.background, self.max_pixels)
+            return open_picture(_unchanged(self.read, self.sha256), self.background, self.max_pixels)
 
     def render(self, frame: Frame) -> Pixels:
         """Open the picture and return its pixels in a frame, (H, W, 3), uint8.
@@ -104,13 +116,27 @@ class Sample:
         with self._named_errors():
             if self.decoders is not None:
                 return self.decoders.render(self.read, self.sha256, self.background, self.max_pixels, frame)
-            return render(open_picture(self._unchanged_content(), self.background, self.max_pixels), frame)
+            return render(open_picture(_unchanged(self.read, self.sha256), self.background, self.max_pixels), frame)
 
-    def _unchanged_content(self) -> bytes:
-        content = self.read()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise PictureError("it was changed since it was scanned. Start again")
-        return content
+    def render_mask(self, frame: Frame) -> Levels | None:
+        """Open the mask and return its pixels in the picture's frame, (H, W), uint8; None where there is none.
+
+        255 counts whole and 0 as little as the mask's `weight_outside`.
+
+        Raises:
+            PictureError: as `render` does.
+        """
+        mask = self.mask
+        if mask is None:
+            return None
+        with self._named_errors():
+            try:
+                if self.decoders is not None:
+                    return self.decoders.render_mask(mask, self.max_pixels, frame)
+                open_levels = open_transparency if mask.is_alpha else open_mask
+                return render_mask(open_levels(_unchanged(mask.read, mask.sha256), self.max_pixels), frame)
+            except PictureError as error:
+                raise PictureError(f"its mask {mask.name}: {error}" if mask.name else str(error)) from error
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -118,6 +144,13 @@ class Sample:
             yield
         except PictureError as error:
             raise PictureError(f"{self.name}: {error}") from error
+
+
+def _unchanged(read: PictureBytes, sha256: str) -> bytes:
+    content = read()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise PictureError("it was changed since it was scanned. Start again")
+    return content
 
 
 @dataclass(frozen=True, slots=True)

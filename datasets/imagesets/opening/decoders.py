@@ -25,8 +25,9 @@ from imagesets.decoding import FORMATS
 from imagesets.errors import PictureError
 from imagesets.files import FileInFolder, PictureBytes, shown_name
 from imagesets.framing import Frame
+from imagesets.masks import SampleMask
 from imagesets.opening.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
-from imagesets.pictures import PictureFacts, Pixels
+from imagesets.pictures import Levels, MaskFacts, PictureFacts, Pixels
 
 _CHILD_MODULE = "imagesets.opening.decoding_child"
 _WATCH_SECONDS = 0.1
@@ -46,6 +47,19 @@ class Examined:
 
     sha256: str
     facts: PictureFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedMask:
+    """What is known of a mask's file that can be used.
+
+    Attributes:
+        sha256: of its bytes, in hexadecimal.
+        facts: its size and how much of it is white.
+    """
+
+    sha256: str
+    facts: MaskFacts
 
 
 class DecodersStopped(Exception):  # noqa: N818  # it is no error, but an end that was asked for
@@ -193,8 +207,7 @@ class Decoders:
             DecoderError: no process can be started.
         """
         settings = {"do": "load", "sha256": sha256, "background": background, "max_pixels": max_pixels}
-        pixels = self._pixels(content, settings)
-        return Image.frombuffer("RGB", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGB", 0, 1).copy()
+        return Image.fromarray(self._array(content, settings, _pixels))
 
     def render(self, content: PictureBytes, sha256: str, background: Colour, max_pixels: int, frame: Frame) -> Pixels:
         """Return a picture's pixels in a frame, (H, W, 3), uint8.
@@ -211,7 +224,32 @@ class Decoders:
             DecoderError: no process can be started.
         """
         settings = {"do": "render", "sha256": sha256, "background": background, "max_pixels": max_pixels}
-        return self._pixels(content, {**settings, "frame": asdict(frame)})
+        return self._array(content, {**settings, "frame": asdict(frame)}, _pixels)
+
+    def examine_masks(self, files: Sequence[PictureBytes], max_pixels: int) -> list[ExaminedMask | PictureError]:
+        """Open the files of masks as `examine` does those of pictures.
+
+        Raises:
+            DecoderError: no process can be started.
+            DecodersStopped: `stop` was called meanwhile.
+        """
+        settings = {"do": "examine_mask", "max_pixels": max_pixels}
+        return self._ask([_request(content, settings) for content in files], _examined_mask)
+
+    def render_mask(self, mask: SampleMask, max_pixels: int, frame: Frame) -> Levels:
+        """Return a mask's pixels in its picture's frame, (H, W), uint8, before `weight_outside`.
+
+        Args:
+            mask: which file it is, or the picture's own transparency.
+            max_pixels: above this many, it is refused.
+            frame: how its picture is resized, cut and mirrored.
+
+        Raises:
+            PictureError: it cannot be used, or has changed.
+            DecoderError: no process can be started.
+        """
+        settings = {"do": "render_mask", "sha256": mask.sha256, "is_alpha": mask.is_alpha, "max_pixels": max_pixels}
+        return self._array(mask.read, {**settings, "frame": asdict(frame)}, _levels)
 
     def stop(self) -> None:
         """End all processes at once, whatever they do: whoever waits for one meets `DecodersStopped`."""
@@ -224,8 +262,8 @@ class Decoders:
         self._finalizer = weakref.finalize(self, self._children.end)
         return old
 
-    def _pixels(self, content: PictureBytes, settings: dict[str, Any]) -> Pixels:
-        (answer,) = self._ask([_request(content, settings)], _pixels)
+    def _array(self, content: PictureBytes, settings: dict[str, Any], read: Callable[[Answer], Pixels]) -> Pixels:
+        (answer,) = self._ask([_request(content, settings)], read)
         if isinstance(answer, PictureError):
             raise answer
         return answer
@@ -305,20 +343,40 @@ def _examined(answer: Answer) -> Examined:
     sha256, facts = answer[0]["sha256"], PictureFacts(**{**answer[0]["facts"], "size": _size(answer[0]["facts"])})
     numbers = (facts.orientation, facts.num_frames)
     if not (
-        isinstance(sha256, str)
-        and len(bytes.fromhex(sha256)) == 32
+        _is_sha256(sha256)
         and facts.format in FORMATS
         and isinstance(facts.mode, str)
         and all(isinstance(number, int) and number > 0 for number in numbers)
         and isinstance(facts.has_alpha, bool)
+        and _is_share(facts.opacity)
     ):
         raise ValueError("not what a picture is")
     return Examined(sha256, facts)
 
 
+def _examined_mask(answer: Answer) -> ExaminedMask:
+    sha256, facts = answer[0]["sha256"], MaskFacts(**{**answer[0]["facts"], "size": _size(answer[0]["facts"])})
+    if not (_is_sha256(sha256) and _is_share(facts.share)):
+        raise ValueError("not what a mask is")
+    return ExaminedMask(sha256, facts)
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(bytes.fromhex(value)) == 32
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | int) and 0.0 <= value <= 1.0
+
+
 def _pixels(answer: Answer) -> Pixels:
     height, width = _size(answer[0])
     return np.frombuffer(answer[1], np.uint8).reshape(height, width, 3).copy()
+
+
+def _levels(answer: Answer) -> Levels:
+    height, width = _size(answer[0])
+    return np.frombuffer(answer[1], np.uint8).reshape(height, width).copy()
 
 
 def _size(values: dict[str, Any]) -> tuple[int, int]:

@@ -21,7 +21,15 @@ from imagesets.errors import PictureError
 from imagesets.files import MAX_FILE_BYTES, FileInFolder
 from imagesets.framing import Frame
 from imagesets.opening.messages import MessageError, read_message, write_message
-from imagesets.pictures import examine_picture, open_picture, render
+from imagesets.pictures import (
+    examine_mask,
+    examine_picture,
+    open_mask,
+    open_picture,
+    open_transparency,
+    render,
+    render_mask,
+)
 
 IDLE_SECONDS = 15.0
 """A process that has nothing to do for so long ends; its parent starts another when there is something."""
@@ -37,6 +45,11 @@ def main(memory_bytes: int, cpu_seconds: float) -> None:
         memory_bytes: what decoding may take beyond what the libraries take.
         cpu_seconds: of processor time, for each picture.
     """
+    serve(answer, memory_bytes, cpu_seconds)
+
+
+def serve(answer: Callable[[Request, bytes], Reply], memory_bytes: int, cpu_seconds: float) -> None:
+    """Do for any kind of request what `main` does for pictures."""
     # A library that prints must not break into the answers.
     inward, outward = (os.fdopen(os.dup(handle), mode) for handle, mode in ((0, "rb"), (1, "wb")))
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -101,6 +114,18 @@ def _render(request: Request, content: bytes) -> Reply:
     return {"size": pixels.shape[:2]}, pixels.tobytes()
 
 
+def _examine_mask(request: Request, content: bytes) -> Reply:
+    facts = examine_mask(content, request["max_pixels"])
+    return {"sha256": hashlib.sha256(content).hexdigest(), "facts": asdict(facts)}, b""
+
+
+def _render_mask(request: Request, content: bytes) -> Reply:
+    _require_unchanged(content, request["sha256"])
+    open_levels = open_transparency if request["is_alpha"] else open_mask
+    levels = render_mask(open_levels(content, request["max_pixels"]), _frame(request["frame"]))
+    return {"size": levels.shape}, levels.tobytes()
+
+
 def _frame(values: Mapping[str, Any]) -> Frame:
     """Return the frame that was written as JSON, which knows no tuples."""
     sizes = {name: (size[0], size[1]) for name, size in values.items() if name != "flipped"}
@@ -112,7 +137,13 @@ def _require_unchanged(content: bytes, sha256: str) -> None:
         raise PictureError("it was changed since it was scanned. Start again")
 
 
-_ANSWERS: dict[str, Callable[[Request, bytes], Reply]] = {"examine": _examine, "load": _load, "render": _render}
+_ANSWERS: dict[str, Callable[[Request, bytes], Reply]] = {
+    "examine": _examine,
+    "examine_mask": _examine_mask,
+    "load": _load,
+    "render": _render,
+    "render_mask": _render_mask,
+}
 
 
 def _receive(stream: IO[bytes], waiting: "SimpleQueue[tuple[dict[str, Any], bytes]]") -> None:
