@@ -12,7 +12,7 @@ Nothing in it imports torch, and Hugging Face's `datasets` is imported where a d
 
 from imagesets.errors import CaptionError, DecoderError, ImagesetError, PictureError, SourceError
 from imagesets.framing import Frame, make_frame
-from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Source
+from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Source, WebDatasetSource
 
 __all__ = [
     "CaptionError",
@@ -25,5 +25,6 @@ __all__ = [
     "PictureError",
     "Source",
     "SourceError",
+    "WebDatasetSource",
     "make_frame",
 ]

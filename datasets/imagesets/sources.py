@@ -89,6 +89,7 @@ class HuggingFaceSource(SourceOptions):
         split: which split.
         image_column: the column of the pictures.
         caption_column: the column of the captions.
+        streaming: whether its rows are read as they come rather than listed first.
     """
 
     name: str
@@ -97,6 +98,7 @@ class HuggingFaceSource(SourceOptions):
     split: str = "train"
     image_column: str = "image"
     caption_column: str = "text"
+    streaming: bool = False
 
     @property
     def label(self) -> str:
@@ -104,7 +106,30 @@ class HuggingFaceSource(SourceOptions):
         return Path(self.name).name or self.name
 
 
-Source = FolderSource | KohyaSource | HuggingFaceSource
+@dataclass(frozen=True)
+class WebDatasetSource(SourceOptions):
+    """Tar shards in WebDataset's form, on this machine or at an address that `fsspec` opens.
+
+    Attributes:
+        path: a folder of shards; or a path or address, with braces as in `a-{000..127}.tar`, or `*`.
+        caption_extension: of the member that holds a sample's caption.
+        json_field: the caption's name in the member `json`, for a sample without such a member.
+        streaming: whether samples are read as they come rather than listed first.
+    """
+
+    path: str
+    caption_extension: str = ".txt"
+    json_field: str = "caption"
+    streaming: bool = False
+
+    @property
+    def label(self) -> str:
+        """The last part of the path or address, without what may be secret in it."""
+        path = self.path.partition("?")[0] if "://" in self.path else self.path
+        return path.rstrip("/").rpartition("/")[2] or path
+
+
+Source = FolderSource | KohyaSource | HuggingFaceSource | WebDatasetSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ CaptionExtension = Annotated[
     StringConstraints(pattern=r"^\.[A-Za-z0-9._-]{1,20}$"),
     Needs("a file name's ending that begins with a dot, as .txt"),
 ]
+ShardPattern = Annotated[
+    str, Strict(), StringConstraints(min_length=1, pattern=r"^[^\x00]+$"), Needs("a path or an address of tar shards")
+]
 DatasetName = Annotated[
     str,
     Strict(),
@@ -98,10 +101,39 @@ class HuggingFaceSource(_SourceOptions):
     """The column that holds the pictures."""
     caption_column: NonEmptyText = "text"
     """The column that holds the captions."""
+    streaming: Flag = False
+    """Whether its rows are read as they come, anew in each epoch, rather than listed and looked at first: for what is \
+too large to keep. Pictures are then encoded at every step, and nothing of it is cached."""
 
 
-Source = Annotated[FolderSource | KohyaSource | HuggingFaceSource, Field(discriminator="kind")]
-"""Where pictures come from: folder, kohya or huggingface."""
+class WebDatasetSource(_SourceOptions):
+    """Tar shards in WebDataset's form: members that share a name up to its first dot are one sample."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    """Take pictures from tar shards."""
+    path: ShardPattern
+    """A folder of .tar files; or a path or an address (s3://, https://, any that `fsspec` opens), in which braces and \
+stars name several: `photos-{000..127}.tar`."""
+    caption_extension: CaptionExtension = ".txt"
+    """The ending of the member that holds a sample's caption."""
+    json_field: NonEmptyText = "caption"
+    """What the caption is called in a sample's .json member, for samples without a caption of their own."""
+    streaming: Flag = False
+    """Whether samples are read as they come, anew in each epoch, rather than listed and looked at first: for what is \
+too large to keep. Pictures are then encoded at every step, and nothing of it is cached."""
+
+
+Source = Annotated[FolderSource | KohyaSource | HuggingFaceSource | WebDatasetSource, Field(discriminator="kind")]
+"""Where pictures come from: folder, kohya, huggingface or webdataset."""
+
+
+class StreamBuffer(Settings):
+    """How much of sources with `streaming: true` is held at once, to fill buckets and to mix."""
+
+    pictures: Count = 1000
+    """At most so many pictures are held."""
+    megabytes: Count = 1024
+    """At most about so much memory their files take, in units of 2^20 bytes."""
 
 
 class Data(Settings):
@@ -123,5 +155,7 @@ a new place each time, and pictures are encoded again at every step."""
     """The colour put under transparent pictures, as '#rrggbb' (in quotes: # begins a comment in YAML)."""
     max_megapixels: NumberAboveZero = 64.0
     """Larger pictures are refused before their pixels are read, in millions of pixels: a guard against bombs."""
+    stream_buffer: StreamBuffer = StreamBuffer()
+    """How much of sources with `streaming: true` is held at once."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What an unusable picture does: stop before the model is loaded, or be left out, listed with its reason."""

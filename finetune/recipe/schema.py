@@ -19,7 +19,15 @@ from finetune.recipe.adapter import (
 from finetune.recipe.base import Needs, PathText, RunName, Seed, Settings, Text
 from finetune.recipe.buckets import Buckets, GeneratedBuckets, ListedBuckets, PaperBuckets, SymmetricBuckets
 from finetune.recipe.cache import Cache, DiskCache, MemoryCache
-from finetune.recipe.data import Data, FolderSource, HuggingFaceSource, KohyaSource, Source
+from finetune.recipe.data import (
+    Data,
+    FolderSource,
+    HuggingFaceSource,
+    KohyaSource,
+    Source,
+    StreamBuffer,
+    WebDatasetSource,
+)
 from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
 from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner, Preview, PreviewPrompt, PreviewRefiner
@@ -126,6 +134,7 @@ __all__ = [
     "Recipe",
     "SingleFileModel",
     "Source",
+    "StreamBuffer",
     "SymmetricBuckets",
     "TensorBoardTracking",
     "TextLora",
@@ -138,6 +147,7 @@ __all__ = [
     "UniformTimesteps",
     "VaeLoss",
     "VaeTraining",
+    "WebDatasetSource",
     "WeightAveraging",
     "Wording",
 ]

@@ -1,6 +1,7 @@
 """From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import imagesets
 from finetune.errors import AtelierError, DataError
@@ -14,9 +15,12 @@ from finetune.recipe.schema import (
     ListedBuckets,
     PaperBuckets,
     Source,
+    Training,
+    WebDatasetSource,
 )
 from finetune.training.pictures import Size, TrainingPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
+from imagesets.reading.addresses import is_remote
 from imagesets.scan import ScanReport, scan_sources
 from imagesets.sources import SourceOptions
 from imagesets.wording import Wording
@@ -38,7 +42,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
     data = recipe.data
     try:
         return scan_sources(
-            [imageset_source(source) for source in data.sources],
+            [imageset_source(source, recipe.training) for source in data.sources],
             background=data.background,
             max_pixels=round(data.max_megapixels * 1_000_000),
             progress=progress,
@@ -92,14 +96,16 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
             return symmetric_buckets()
 
 
-def imageset_source(source: Source) -> imagesets.Source:
+def imageset_source(source: Source, training: Training) -> imagesets.Source:
     """Return a recipe's source as `imagesets` reads it."""
     options = SourceOptions(
         repeats=source.repeats,
         trigger=source.trigger,
         buckets=None if source.buckets is None else tuple(bucket_sizes(source.buckets)),
         aesthetic_score=source.aesthetic_score,
-        wording=None if source.wording is None else Wording(**source.wording.model_dump()),
+        wording=None
+        if source.wording is None
+        else Wording(**source.wording.model_dump(), keep_brackets=training.weighted_captions),
         loss_weight=source.loss_weight,
     )
     match source:
@@ -121,5 +127,14 @@ def imageset_source(source: Source) -> imagesets.Source:
                 split=source.split,
                 image_column=source.image_column,
                 caption_column=source.caption_column,
+                streaming=source.streaming,
+                **vars(options),
+            )
+        case WebDatasetSource():
+            return imagesets.WebDatasetSource(
+                path=source.path if is_remote(source.path) else str(Path(source.path).expanduser()),
+                caption_extension=source.caption_extension,
+                json_field=source.json_field,
+                streaming=source.streaming,
                 **vars(options),
             )

@@ -3,7 +3,8 @@
 from imagesets.reading.folder import list_folder
 from imagesets.reading.huggingface import list_dataset
 from imagesets.reading.kohya import list_kohya
-from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Listing, Source
+from imagesets.reading.webdataset import list_shards
+from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Listing, Source, WebDatasetSource
 
 
 def list_source(source: Source) -> Listing:
@@ -19,3 +20,5 @@ def list_source(source: Source) -> Listing:
             return list_kohya(source)
         case HuggingFaceSource():
             return list_dataset(source)
+        case WebDatasetSource():
+            return list_shards(source)

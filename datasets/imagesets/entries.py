@@ -1,0 +1,113 @@
+"""Opens the pictures of entries, several at a time, and makes samples of those that can be used."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from imagesets.captions import with_trigger
+from imagesets.colours import Colour
+from imagesets.errors import PictureError
+from imagesets.files import PictureBytes
+from imagesets.opening.decoders import Decoders, Examined
+from imagesets.samples import BadPicture, Sample
+from imagesets.sources import Entry, Source
+from imagesets.wording import plain_words
+
+SourcedEntry = tuple[Source, Entry]
+
+_MAX_PART = 16
+"""Pictures a process is asked for at once: enough that it never waits, few enough that progress is seen."""
+
+_PICTURES_FOR_A_PROCESS = 8
+"""Starting a process takes as long as decoding some pictures: a few are left to one."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How pictures are opened.
+
+    Attributes:
+        decoders: the processes that decode, now and when a sample is loaded.
+        background: the colour under see-through parts.
+        max_pixels: larger pictures are refused before they are decoded.
+    """
+
+    decoders: Decoders
+    background: Colour
+    max_pixels: int
+
+    def open(
+        self, entries: Iterable[SourcedEntry], count: int | None = None
+    ) -> Generator[Sample | BadPicture, None, None]:
+        """Open every entry's picture whole, as training will, several processes at a time; give results in order.
+
+        A bounded number of parts is under way at once, so that the entries may be a stream.
+
+        Args:
+            entries: each with its source.
+            count: how many there are, where it is known.
+
+        Raises:
+            DecoderError: no process that decodes can be started.
+        """
+        num_processes, size = self.decoders.num_processes, _MAX_PART
+        if count is not None:
+            num_processes = max(1, min(num_processes, count // _PICTURES_FOR_A_PROCESS))
+            size = max(1, min(size, count // (4 * num_processes)))
+        waiting = iter(entries)
+        under_way: deque[Future[list[Sample | BadPicture]]] = deque()
+        threads = ThreadPoolExecutor(num_processes)
+        try:
+            while part := list(islice(waiting, size)):
+                under_way.append(threads.submit(self._open_part, part))
+                if len(under_way) > 2 * num_processes:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C in here, or in whoever goes over the results
+            self.decoders.stop()  # nobody waits for what is under way
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _open_part(self, entries: Sequence[SourcedEntry]) -> list[Sample | BadPicture]:
+        """Open the pictures of some entries in one process."""
+        readable = [(_read_of(entry), entry.extension) for _, entry in entries if entry.problem is None]
+        results = iter(self.decoders.examine(readable, self.background, self.max_pixels) if readable else [])
+        opened: list[Sample | BadPicture] = []
+        for source, entry in entries:
+            result = PictureError(entry.problem) if entry.problem is not None else next(results)
+            if isinstance(result, Examined):
+                opened.append(self._sample(source, entry, result))
+            else:
+                opened.append(BadPicture(source.label, entry.name, str(result)))
+        return opened
+
+    def _sample(self, source: Source, entry: Entry, examined: Examined) -> Sample:
+        caption, wording = entry.caption or "", source.wording
+        return Sample(
+            name=entry.name,
+            source=source.label,
+            sha256=examined.sha256,
+            original_size=examined.facts.size,
+            caption=with_trigger(caption if wording is None else plain_words(caption, wording), source.trigger),
+            repeats=source.repeats * entry.repeats,
+            facts=examined.facts,
+            read=_read_of(entry),
+            background=self.background,
+            max_pixels=self.max_pixels,
+            aesthetic_score=source.aesthetic_score if entry.aesthetic_score is None else entry.aesthetic_score,
+            buckets=source.buckets,
+            wording=wording,
+            written="" if wording is None else caption,
+            trigger="" if wording is None else source.trigger,
+            loss_weight=source.loss_weight,
+            decoders=self.decoders,
+        )
+
+
+def _read_of(entry: Entry) -> PictureBytes:
+    assert entry.read is not None, "what has no problem can be read"
+    return entry.read
