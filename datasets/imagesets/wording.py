@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imagesets.emphasis import split_outside_brackets
 from imagesets.randomness import KeyPart, key_to_fraction, key_to_seed
 
 _WILDCARD_SIGN = re.compile(r"(\\[{|}]|[{|}])")
@@ -28,6 +29,7 @@ class Wording:
         prefix: put before what the rest has given.
         suffix: put behind it.
         variants: how many wordings each line has, taken in turn; None draws another at every showing.
+        keep_brackets: whether a pair of brackets holds what is in it together: a tag ends only outside of them.
     """
 
     separator: str = ", "
@@ -39,6 +41,7 @@ class Wording:
     prefix: str = ""
     suffix: str = ""
     variants: int | None = None
+    keep_brackets: bool = False
 
     @property
     def draws(self) -> bool:
@@ -107,8 +110,11 @@ def _without_wildcards(line: str, key: tuple[KeyPart, ...] | None) -> str:
 def _with_tags_drawn(line: str, wording: Wording, key: Sequence[KeyPart]) -> str:
     """Drop and shuffle the tags behind those that are kept. A draw belongs to the tag's place as it was written."""
     between = wording.separator.strip()
-    tags = [tag.strip() for tag in (line.split(between) if between else line.split())]
-    tags = [tag for tag in tags if tag]
+    if wording.keep_brackets:
+        parts = split_outside_brackets(line, between)
+    else:
+        parts = line.split(between) if between else line.split()
+    tags = [part.strip() for part in parts if part.strip()]
     places = [
         place
         for place in range(wording.keep_first, len(tags))

@@ -224,6 +224,12 @@ cards without bf16."""
     """Longer gradients are shortened to this norm; null leaves them."""
     caption_dropout: Probability = 0.1
     """How often a caption is replaced by an empty one, so that classifier-free guidance keeps working."""
+    max_caption_tokens: Literal[75, 150, 225] = 225
+    """How many tokens of a caption or prompt are read, in chunks of 75, which an encoder takes at once; the rest is \
+cut off."""
+    weighted_captions: Flag = False
+    """Whether brackets in captions and prompts are weights: `(word)` is 1.1, `(word:1.3)` 1.3, `[word]` 1/1.1, and \
+`\\(` a bracket. Leave it off where tags hold brackets of their own."""
     cache_latents: Literal["auto", "always", "never"] = "auto"
     """Whether the VAE's output is computed once, before the first step, and kept as `cache` says; auto: when there is \
 room for it."""

@@ -33,7 +33,7 @@ def training_plan(recipe: Recipe, pictures: TrainingPictures | None, *, steps: i
 def _sources(recipe: Recipe) -> tuple[SourcePlan, ...]:
     return tuple(
         SourcePlan(
-            label=imageset_source(source).label,
+            label=imageset_source(source, recipe.training).label,
             key=f"data.sources.{index}",
             trigger=source.trigger,
             repeats=source.repeats,

@@ -170,3 +170,18 @@ def test_ends_neither_move_nor_drop(tags: list[str], key, wording: Wording) -> N
 )
 def test_how_many_wordings_there_are(wording: Wording, expected: int | None) -> None:
     assert num_wordings("a\nb\nc", wording) == expected
+
+
+@given(KEYS, st.integers(0, 1))
+def test_a_pair_of_brackets_is_one_tag_where_they_hold_weights(key, kept: int) -> None:
+    tags = ["one", "(red hat, scarf:1.2)", "[blue, [green, grey]]", "two (three", "four"]
+    wording = Wording(shuffle=True, keep_first=kept, keep_brackets=True)
+    worded = word(", ".join(tags), wording, key)
+    rest = worded
+    for tag in sorted(tags, key=len, reverse=True):
+        assert tag in rest
+        rest = rest.replace(tag, "", 1)
+    assert not rest.strip(" ,")
+    assert worded.startswith(", ".join(tags[:kept]))
+    plain = replace(wording, keep_brackets=False)
+    assert not all("(red hat, scarf:1.2)" in word(", ".join(tags), plain, (*key, turn)) for turn in range(40))
