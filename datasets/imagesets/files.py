@@ -7,7 +7,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagesets.errors import PictureError
@@ -40,6 +40,21 @@ class FileInFolder:
             PictureError: as `read_file` does.
         """
         return read_file(self.root / self.name, self.root)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBytes:
+    """A picture's bytes in memory.
+
+    Attributes:
+        content: the bytes.
+    """
+
+    content: bytes = field(repr=False)
+
+    def __call__(self) -> bytes:
+        """Return the bytes."""
+        return self.content
 
 
 def read_file(path: Path, root: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:

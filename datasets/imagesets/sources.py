@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from imagesets.files import PictureBytes
+from imagesets.files import FileInFolder, PictureBytes
 from imagesets.framing import Size
+from imagesets.masks import MaskOptions
 from imagesets.wording import Wording
 
 DEFAULT_AESTHETIC_SCORE = 6.0
@@ -23,6 +24,7 @@ class SourceOptions:
         aesthetic_score: from 0 to 10, of every picture that has none of its own.
         wording: what is done to each caption at each showing; None leaves it as it is.
         loss_weight: what its pictures' loss counts beside that of others, which is 1.
+        mask: where masks are that say which parts of its pictures count; None where all do.
     """
 
     repeats: int = 1
@@ -31,6 +33,7 @@ class SourceOptions:
     aesthetic_score: float = DEFAULT_AESTHETIC_SCORE
     wording: Wording | None = None
     loss_weight: float = 1.0
+    mask: MaskOptions | None = None
 
     @property
     def keeps_lines(self) -> bool:
@@ -90,6 +93,7 @@ class HuggingFaceSource(SourceOptions):
         image_column: the column of the pictures.
         caption_column: the column of the captions.
         streaming: whether its rows are read as they come rather than listed first.
+        num_pictures: of a stream, about how many it holds; None where nobody knows.
     """
 
     name: str
@@ -99,6 +103,7 @@ class HuggingFaceSource(SourceOptions):
     image_column: str = "image"
     caption_column: str = "text"
     streaming: bool = False
+    num_pictures: int | None = None
 
     @property
     def label(self) -> str:
@@ -115,12 +120,14 @@ class WebDatasetSource(SourceOptions):
         caption_extension: of the member that holds a sample's caption.
         json_field: the caption's name in the member `json`, for a sample without such a member.
         streaming: whether samples are read as they come rather than listed first.
+        num_pictures: of a stream, about how many it holds; None where nobody knows.
     """
 
     path: str
     caption_extension: str = ".txt"
     json_field: str = "caption"
     streaming: bool = False
+    num_pictures: int | None = None
 
     @property
     def label(self) -> str:
@@ -144,6 +151,7 @@ class Entry:
         extension: of the file's name in lower case; None where there is no file.
         read: returns the picture's bytes, or raises a PictureError.
         repeats: how often it is seen each time its source is: a number of its own times the source's.
+        mask: the file of its mask; None where it has none.
     """
 
     name: str
@@ -153,6 +161,7 @@ class Entry:
     extension: str | None = None
     read: PictureBytes | None = field(default=None, compare=False, repr=False)
     repeats: int = 1
+    mask: FileInFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,10 @@ class Listing:
         entries: in a fixed order.
         ignored: names of what is no picture and was passed over: hidden files, other kinds of files.
         unused_captions: names of caption files without a picture.
+        unused_masks: names of masks without a picture.
     """
 
     entries: tuple[Entry, ...]
     ignored: tuple[str, ...] = ()
     unused_captions: tuple[str, ...] = ()
+    unused_masks: tuple[str, ...] = ()

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, StringConstraints
+from pydantic import Field, Strict, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
 
 from finetune.recipe.base import (
     Colour,
@@ -19,6 +20,7 @@ from finetune.recipe.base import (
     Text,
 )
 from finetune.recipe.buckets import Buckets, PaperBuckets
+from finetune.recipe.mask import FileMask, Mask
 from finetune.recipe.wording import Wording
 
 CaptionExtension = Annotated[
@@ -55,6 +57,9 @@ picture its own `aesthetic_score`."""
     loss_weight: NumberOrZero = 1.0
     """What the loss of this source's pictures counts in a step, beside 1 for others': the weight of regularisation \
 pictures, of which a class's own look is to be remembered. The logged loss counts all alike."""
+    mask: Mask | None = None
+    """Which parts of its pictures count: those their masks keep, or all (null). A picture without a mask is trained \
+on whole, and named."""
 
 
 class FolderSource(_SourceOptions):
@@ -67,8 +72,8 @@ class FolderSource(_SourceOptions):
     recursive: Flag = True
     """Whether folders inside the folder are read too."""
     captions: Literal["auto", "files", "metadata"] = "auto"
-    """Where captions come from: text files beside the pictures, metadata.jsonl (`file_name`, `text`), or auto: \
-metadata.jsonl where there is one, else text files."""
+    """Where captions come from: text files beside the pictures, metadata.jsonl, metadata.csv or metadata.parquet \
+(columns `file_name`, `text`), or auto: a metadata file where there is one, else text files."""
     caption_extension: CaptionExtension = ".txt"
     """The ending of a caption's file, which has its picture's name otherwise."""
 
@@ -84,7 +89,18 @@ in `.txt` or `.caption`; one without has what follows the number. Regularisation
 same form, are a source of their own, with its `loss_weight`."""
 
 
-class HuggingFaceSource(_SourceOptions):
+class _WithoutMaskFiles(_SourceOptions):
+    """What sources have whose pictures lie in no folder; not chosen by itself."""
+
+    @field_validator("mask")
+    @classmethod
+    def _masks_are_their_own(cls, mask: Mask | None) -> Mask | None:
+        if isinstance(mask, FileMask):
+            raise PydanticCustomError("plain", "got kind: files, needs kind: alpha; only folders have masks in files")
+        return mask
+
+
+class HuggingFaceSource(_WithoutMaskFiles):
     """A dataset read with Hugging Face's `datasets`: by name from the hub, or by path."""
 
     kind: Literal["huggingface"] = "huggingface"
@@ -104,9 +120,12 @@ class HuggingFaceSource(_SourceOptions):
     streaming: Flag = False
     """Whether its rows are read as they come, anew in each epoch, rather than listed and looked at first: for what is \
 too large to keep. Pictures are then encoded at every step, and nothing of it is cached."""
+    num_pictures: Count | None = None
+    """With `streaming`, about how many pictures it holds, so that smaller sources beside it are spread evenly over an \
+epoch; null asks the dataset, and where it does not know, sources take turns until one ends."""
 
 
-class WebDatasetSource(_SourceOptions):
+class WebDatasetSource(_WithoutMaskFiles):
     """Tar shards in WebDataset's form: members that share a name up to its first dot are one sample."""
 
     kind: Literal["webdataset"] = "webdataset"
@@ -121,6 +140,9 @@ stars name several: `photos-{000..127}.tar`."""
     streaming: Flag = False
     """Whether samples are read as they come, anew in each epoch, rather than listed and looked at first: for what is \
 too large to keep. Pictures are then encoded at every step, and nothing of it is cached."""
+    num_pictures: Count | None = None
+    """With `streaming`, about how many pictures it holds, so that smaller sources beside it are spread evenly over an \
+epoch; null asks the dataset, and where it does not know, sources take turns until one ends."""
 
 
 Source = Annotated[FolderSource | KohyaSource | HuggingFaceSource | WebDatasetSource, Field(discriminator="kind")]

@@ -4,15 +4,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import imagesets
+import imagesets.masks
 from finetune.errors import AtelierError, DataError
 from finetune.recipe import Recipe, resolve_data_path
 from finetune.recipe.schema import (
+    AlphaMask,
     Buckets,
+    FileMask,
     FolderSource,
     GeneratedBuckets,
     HuggingFaceSource,
     KohyaSource,
     ListedBuckets,
+    Mask,
     PaperBuckets,
     Source,
     Training,
@@ -20,6 +24,7 @@ from finetune.recipe.schema import (
 )
 from finetune.training.pictures import Size, TrainingPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
+from imagesets.masks import MaskOptions
 from imagesets.reading.addresses import is_remote
 from imagesets.scan import ScanReport, scan_sources
 from imagesets.sources import SourceOptions
@@ -96,6 +101,18 @@ def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
             return symmetric_buckets()
 
 
+def mask_options(mask: Mask | None) -> MaskOptions | None:
+    """Return where a source has its masks, as `imagesets` reads it."""
+    match mask:
+        case AlphaMask():
+            return imagesets.masks.AlphaMask(mask.weight_outside)
+        case FileMask():
+            folder = None if mask.folder is None else Path(mask.folder).expanduser()
+            return imagesets.masks.FileMask(mask.weight_outside, mask.ending, folder)
+        case None:
+            return None
+
+
 def imageset_source(source: Source, training: Training) -> imagesets.Source:
     """Return a recipe's source as `imagesets` reads it."""
     options = SourceOptions(
@@ -107,6 +124,7 @@ def imageset_source(source: Source, training: Training) -> imagesets.Source:
         if source.wording is None
         else Wording(**source.wording.model_dump(), keep_brackets=training.weighted_captions),
         loss_weight=source.loss_weight,
+        mask=mask_options(source.mask),
     )
     match source:
         case FolderSource():
@@ -128,6 +146,7 @@ def imageset_source(source: Source, training: Training) -> imagesets.Source:
                 image_column=source.image_column,
                 caption_column=source.caption_column,
                 streaming=source.streaming,
+                num_pictures=source.num_pictures,
                 **vars(options),
             )
         case WebDatasetSource():
@@ -136,5 +155,6 @@ def imageset_source(source: Source, training: Training) -> imagesets.Source:
                 caption_extension=source.caption_extension,
                 json_field=source.json_field,
                 streaming=source.streaming,
+                num_pictures=source.num_pictures,
                 **vars(options),
             )

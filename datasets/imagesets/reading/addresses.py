@@ -29,7 +29,7 @@ class FilePart:
     Attributes:
         address: the file's path or address.
         offset: where the part begins, in bytes.
-        size: how many bytes it has.
+        size: how many bytes it has; -1 to the end.
     """
 
     address: str
@@ -50,7 +50,7 @@ class FilePart:
             raise PictureError(str(error)) from error
         except (OSError, ValueError) as error:
             raise PictureError(f"{shown_address(self.address)} cannot be read: {_said(error)}") from error
-        if len(content) != self.size:
+        if self.size >= 0 and len(content) != self.size:
             raise PictureError(f"{shown_address(self.address)} is shorter than it was. Start again")
         return content
 

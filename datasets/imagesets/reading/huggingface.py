@@ -4,15 +4,21 @@ A dataset may name files rather than hold them; of a local one only files of its
 the hub only files of the library's cache: the library itself follows links anywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imagesets.captions import clean_caption
 from imagesets.errors import CaptionError, PictureError, SourceError
-from imagesets.files import read_file
+from imagesets.files import HeldBytes, PictureBytes, read_file
+from imagesets.reading.addresses import FilePart
 from imagesets.sources import Entry, HuggingFaceSource, Listing
+
+_SAVED_SHARDS = 64
+"""Into how many parts a saved dataset, which has one, is divided when it is streamed: they are taken in any order."""
 
 _LOCAL_FILES = {".parquet": "parquet", ".arrow": "arrow"}
 
@@ -25,23 +31,88 @@ def list_dataset(source: HuggingFaceSource) -> Listing:
     """
     local = _local_path(source.name)
     table = _load(source, local)
-    for key, column in (("image_column", source.image_column), ("caption_column", source.caption_column)):
-        if column not in table.column_names:
-            raise SourceError(
-                f"the dataset {source.name!r} has no column {column!r} ({key}). Its columns: "
-                f"{', '.join(sorted(table.column_names))}"
-            )
+    _require_columns(source, table.column_names)
     if not len(table):
         raise SourceError(f"the dataset {source.name!r} has no row in its split {source.split!r}")
-    roots = [local if local.is_dir() else local.parent] if local is not None else _cache_folders()
+    roots = _roots(local)
     pictures = _as_bytes(source, table)
     captions = table.select_columns([source.caption_column])
     return Listing(
         tuple(
-            _entry(row, values[source.caption_column], partial(_read_row, pictures, row, roots), source)
+            _entry(f"row {row}", values[source.caption_column], partial(_read_row, pictures, row, roots), source)
             for row, values in enumerate(captions)
         )
     )
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """A dataset's rows as they come: a shard after the other, read from the hub or the disk each time.
+
+    Attributes:
+        source: whose rows they are.
+        table: the library's iterable dataset with the two columns, pictures as bytes.
+        roots: the folders that files it names may lie in.
+        count: how many rows there are, where the dataset says so.
+    """
+
+    source: HuggingFaceSource
+    table: Any
+    roots: Sequence[Path]
+    count: int | None
+
+    @property
+    def num_shards(self) -> int:
+        """How many parts can be read one without the other."""
+        return int(self.table.num_shards)
+
+    def rows(self, shard: int, holds: Callable[[], bool]) -> Iterator[Entry | None]:
+        """Yield a shard's rows in order, with their pictures' bytes; None where `holds`, asked for each, says no.
+
+        Raises:
+            SourceError: the shard cannot be read, with the first line of what the library says.
+        """
+        part = self.table.shard(num_shards=self.num_shards, index=shard)
+        with _said_in_words(self.source):
+            for row, values in enumerate(part):
+                yield self._entry(shard, row, values) if holds() else None
+
+    def _entry(self, shard: int, row: int, values: Mapping[str, Any]) -> Entry:
+        name = f"row {row}" if self.num_shards == 1 else f"shard {shard}, row {row}"
+        try:
+            held = HeldBytes(_picture_bytes(values[self.source.image_column], self.roots, self.source.name))
+        except PictureError as error:
+            return Entry(name, problem=str(error))
+        return _entry(name, values[self.source.caption_column], held, self.source)
+
+
+def stream_rows(source: HuggingFaceSource) -> RowStream:
+    """Open a dataset to be read as it comes; no row is read yet.
+
+    Raises:
+        SourceError: the dataset, the split or a column is not there.
+    """
+    local = _local_path(source.name)
+    table = _load(source, local, streaming=True)
+    if table.column_names is not None:
+        _require_columns(source, table.column_names)
+    splits = table.info.splits or {}
+    count = splits[source.split].num_examples if source.split in splits else None
+    return RowStream(source, _as_bytes(source, table, source.caption_column), _roots(local), count)
+
+
+def _require_columns(source: HuggingFaceSource, columns: Sequence[str]) -> None:
+    for key, column in (("image_column", source.image_column), ("caption_column", source.caption_column)):
+        if column not in columns:
+            raise SourceError(
+                f"the dataset {source.name!r} has no column {column!r} ({key}). Its columns: "
+                f"{', '.join(sorted(columns))}"
+            )
+
+
+def _roots(local: Path | None) -> list[Path]:
+    """Return the folders that files which a dataset names may lie in."""
+    return [local if local.is_dir() else local.parent] if local is not None else _cache_folders()
 
 
 def _local_path(name: str) -> Path | None:
@@ -58,8 +129,8 @@ def _local_path(name: str) -> Path | None:
     return None
 
 
-def _load(source: HuggingFaceSource, local: Path | None) -> Any:
-    """Load the split with the library.
+def _load(source: HuggingFaceSource, local: Path | None, *, streaming: bool = False) -> Any:
+    """Load the split with the library, to be read at any place or as it comes.
 
     Raises:
         SourceError: it cannot, with the first line of what it says.
@@ -68,8 +139,8 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
 
     if local is not None and source.revision is not None:
         raise SourceError(f"the dataset {source.name!r} lies on this machine and has no revision {source.revision!r}")
-    options: dict[str, Any] = {"name": source.config_name, "split": source.split}
-    try:
+    options: dict[str, Any] = {"name": source.config_name, "split": source.split, "streaming": streaming}
+    with _said_in_words(source):
         if local is None:
             return datasets.load_dataset(source.name, revision=source.revision, **options)
         if local.is_file():
@@ -77,8 +148,16 @@ def _load(source: HuggingFaceSource, local: Path | None) -> Any:
                 raise SourceError(f"the dataset {source.name!r} is a {local.suffix} file; parquet and arrow are read")
             return datasets.load_dataset(_LOCAL_FILES[local.suffix], data_files=str(local), **options)
         if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-            return _saved_split(source, datasets.load_from_disk(str(local)))
+            saved = _saved_split(source, datasets.load_from_disk(str(local)))
+            return saved.to_iterable_dataset(max(1, min(_SAVED_SHARDS, len(saved)))) if streaming else saved
         return datasets.load_dataset(str(local), **options)
+
+
+@contextmanager
+def _said_in_words(source: HuggingFaceSource) -> Iterator[None]:
+    """Put what the library says of a dataset that it cannot read into words."""
+    try:
+        yield
     except SourceError:
         raise
     # Damaged files make the library stumble in any way, TypeError and AttributeError among them.
@@ -111,12 +190,12 @@ def _saved_split(source: HuggingFaceSource, saved: Any) -> Any:
     raise SourceError(f"the dataset {source.name!r} has no split {source.split!r}. Its splits: {splits}")
 
 
-def _as_bytes(source: HuggingFaceSource, table: Any) -> Any:
-    """Keep the library from decoding the pictures."""
+def _as_bytes(source: HuggingFaceSource, table: Any, *others: str) -> Any:
+    """Keep the library from decoding the pictures; leave out all columns but theirs and some others."""
     import datasets
 
     try:
-        return table.select_columns([source.image_column]).cast_column(
+        return table.select_columns([source.image_column, *others]).cast_column(
             source.image_column, datasets.Image(decode=False)
         )
     except (TypeError, ValueError, RuntimeError) as error:  # pyarrow's "not implemented" is a RuntimeError
@@ -135,8 +214,7 @@ def _cache_folders() -> list[Path]:
     return [Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
-def _entry(row: int, text: Any, read: "partial[bytes]", source: HuggingFaceSource) -> Entry:
-    name = f"row {row}"
+def _entry(name: str, text: Any, read: PictureBytes, source: HuggingFaceSource) -> Entry:
     if text is not None and not isinstance(text, str):
         return Entry(name, problem=f"its caption is no text: {text!r:.40}")
     try:
@@ -152,11 +230,26 @@ def _read_row(table: Any, row: int, roots: Sequence[Path]) -> bytes:
     Raises:
         PictureError: the row holds none, or names a file that must not be read.
     """
-    value = table[row][table.column_names[0]]
+    return _picture_bytes(table[row][table.column_names[0]], roots)
+
+
+def _picture_bytes(value: Mapping[str, Any] | None, roots: Sequence[Path], name: str = "") -> bytes:
+    """Return the bytes a row holds, or those of the file it names.
+
+    Args:
+        value: what is in the column of the pictures.
+        roots: the folders the file may lie in.
+        name: of a dataset on the hub, whose own files may be read from there.
+
+    Raises:
+        PictureError: it holds none, or names a file that must not be read.
+    """
     if value is None or not (value.get("bytes") or value.get("path")):
         raise PictureError("the row holds no picture")
     if value.get("bytes"):
         return bytes(value["bytes"])
+    if name and value["path"].startswith(f"hf://datasets/{name}@"):
+        return FilePart(value["path"], 0, -1)()
     path = Path(value["path"])
     try:
         place = path.resolve()

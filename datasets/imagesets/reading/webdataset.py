@@ -6,15 +6,15 @@ unpacked, links and devices are passed over, and no header is read that is large
 
 import json
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from imagesets.captions import MAX_CAPTION_BYTES, clean_caption, decode_caption
 from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import CaptionError, PictureError, SourceError
-from imagesets.files import MAX_FILE_BYTES, name_problem, shown_name
+from imagesets.files import MAX_FILE_BYTES, HeldBytes, name_problem, shown_name
 from imagesets.reading.addresses import FilePart, expand, name_of, open_address, shown_address
 from imagesets.sources import Entry, Listing, WebDatasetSource
 
@@ -83,6 +83,24 @@ def shard_addresses(source: WebDatasetSource) -> list[str]:
     return addresses
 
 
+def stream_shard(address: str, source: WebDatasetSource, holds: Callable[[], bool]) -> Iterator[Entry | None]:
+    """Yield the samples of one shard in their order, with their pictures' bytes, reading it once from end to end.
+
+    Args:
+        address: of the shard.
+        source: which it belongs to.
+        holds: asked for each sample; where it says no, its bytes are not read, and None is yielded.
+
+    Raises:
+        SourceError: the shard cannot be opened.
+    """
+    with open_address(address) as file:
+        for entry in _entries(address, file, source):
+            if entry.read is None and entry.problem is None:
+                continue  # words without a picture
+            yield _held(entry, file) if holds() else None
+
+
 def shard_entries(address: str, source: WebDatasetSource) -> Iterator[Entry]:
     """Yield the samples of one shard in their order; one without a picture has neither bytes nor a problem.
 
@@ -91,22 +109,41 @@ def shard_entries(address: str, source: WebDatasetSource) -> Iterator[Entry]:
     Raises:
         SourceError: the shard cannot be opened.
     """
-    shard = name_of(address)
     with open_address(address) as file:
-        group: _Group | None = None
-        for found in _members(address, file):
-            if isinstance(found, str):
-                if group is not None:
-                    yield _entry(shard, group, file, source)
-                yield Entry(shown_name(shard), problem=found)
-                return
-            if group is None or group.key != found.key:
-                if group is not None:
-                    yield _entry(shard, group, file, source)
-                group = _Group(found.key)
-            group.members.append(found)
-        if group is not None:
-            yield _entry(shard, group, file, source)
+        yield from _entries(address, file, source)
+
+
+def _entries(address: str, file: IO[bytes], source: WebDatasetSource) -> Iterator[Entry]:
+    shard = name_of(address)
+    group: _Group | None = None
+    for found in _members(address, file):
+        if isinstance(found, str):
+            if group is not None:
+                yield _entry(shard, group, file, source)
+            yield Entry(shown_name(shard), problem=found)
+            return
+        if group is None or group.key != found.key:
+            if group is not None:
+                yield _entry(shard, group, file, source)
+            group = _Group(found.key)
+        group.members.append(found)
+    if group is not None:
+        yield _entry(shard, group, file, source)
+
+
+def _held(entry: Entry, file: IO[bytes]) -> Entry:
+    """Return the entry with its picture's bytes, out of the shard that is open."""
+    part = entry.read
+    if not isinstance(part, FilePart):
+        return entry
+    try:
+        file.seek(part.offset)
+        content = bytes(file.read(part.size))
+    except (OSError, ValueError) as error:
+        return replace(entry, read=None, problem=f"it cannot be read: {error}")
+    if len(content) != part.size:
+        return replace(entry, read=None, problem="it is cut off")
+    return replace(entry, read=HeldBytes(content))
 
 
 class _ShortReads:
