@@ -6,10 +6,10 @@ Nothing outside the folder is read: links, metadata and captions that lead out a
 from pathlib import Path, PurePosixPath
 
 from imagesets.errors import PictureError, SourceError
-from imagesets.files import read_file, shown_name
+from imagesets.files import FileInFolder, shown_name
 from imagesets.reading.beside import CaptionFiles, entry_of
 from imagesets.reading.metadata import METADATA_FILES, MetadataLine
-from imagesets.reading.metadata_tables import parse_metadata_file
+from imagesets.reading.metadata_tables import read_metadata_file
 from imagesets.reading.walk import Found, walk
 from imagesets.sources import Entry, FolderSource, Listing
 
@@ -22,10 +22,10 @@ def list_folder(source: FolderSource) -> Listing:
     """
     root = source.path
     found = walk(root, recursive=source.recursive)
-    lines, problems = _metadata(root, found) if source.captions != "files" else ({}, {})
+    lines, problems = _metadata(root, found, keep_lines=source.keeps_lines) if source.captions != "files" else ({}, {})
     if source.captions == "metadata" and not lines and not problems:
         raise SourceError(
-            f"the folder {root.absolute()} holds no metadata.jsonl (or metadata.csv) with a line in it, and captions "
+            f"the folder {root.absolute()} holds no metadata.jsonl (or .csv, .parquet) with a line in it, and captions "
             'are to come from it: write one, as {"file_name": "a.png", "text": "…"}, or take captions: files'
         )
     extensions = () if source.captions == "metadata" else (source.caption_extension,)
@@ -52,7 +52,7 @@ def _entry(root: Path, name: str, found: Found, beside: CaptionFiles, line: Meta
     return entry_of(root, name, found, beside, caption=line.caption, aesthetic_score=line.aesthetic_score)
 
 
-def _metadata(root: Path, found: Found) -> tuple[dict[str, MetadataLine], dict[str, str]]:
+def _metadata(root: Path, found: Found, *, keep_lines: bool) -> tuple[dict[str, MetadataLine], dict[str, str]]:
     """Read every metadata file of the walk; return what they say of each picture, and wrong lines with the reason.
 
     Raises:
@@ -65,12 +65,12 @@ def _metadata(root: Path, found: Found) -> tuple[dict[str, MetadataLine], dict[s
     for file in _metadata_files(root, found):
         short = PurePosixPath(file).name
         try:
-            content = read_file(root / file, root)
+            read = read_metadata_file(FileInFolder(root, file), keep_lines=keep_lines)
         except PictureError as error:
             problems[file] = str(error)
             continue
         folder = file.removesuffix(short)
-        for line in parse_metadata_file(short, content):
+        for line in read:
             name = folder + line.file_name
             problem = line.problem
             if problem is None and name not in pictures and name not in found.problems:

@@ -13,7 +13,7 @@ from imagesets.captions import clean_caption
 from imagesets.errors import CaptionError
 
 METADATA_FILE = "metadata.jsonl"
-METADATA_FILES = ("metadata.csv", METADATA_FILE)
+METADATA_FILES = ("metadata.csv", METADATA_FILE, "metadata.parquet")
 """Of which a folder may have one."""
 
 JSON_EXAMPLE = ', as {"file_name": "a.png", "text": "…"}'
@@ -26,7 +26,8 @@ class MetadataLine:
     Attributes:
         number: of the line in its file, from 1.
         file_name: the picture's path below the folder of the metadata file, normalised; '' where there is none.
-        caption: clean; None where the line has no `text` or null.
+        caption: clean; where each line of it is a caption of its own, they are apart by a line feed. None where the
+            line has no `text` or null.
         aesthetic_score: from 0 to 10; None where the line has none or null.
         problem: why the line cannot be used, or None.
     """
@@ -38,10 +39,17 @@ class MetadataLine:
     problem: str | None = None
 
 
-def parse_metadata(content: bytes) -> list[MetadataLine]:
-    """Read every line; a wrong one is returned with its problem, so that all are known at once."""
+def parse_metadata(content: bytes, *, keep_lines: bool = False, example: str = JSON_EXAMPLE) -> list[MetadataLine]:
+    """Read every line; a wrong one is returned with its problem, so that all are known at once.
+
+    Args:
+        content: of the file.
+        keep_lines: whether each line of a text is a caption of its own; otherwise all are put on one.
+        example: how a name is given in this kind of file, for a message that it is not.
+    """
     raws = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
-    return list(name_once(_parse_line(number, raw) for number, raw in raws if raw.strip()))
+    lines = (_parse_line(number, raw, example, keep_lines=keep_lines) for number, raw in raws if raw.strip())
+    return list(name_once(lines))
 
 
 def name_once(lines: Iterable[MetadataLine]) -> Iterator[MetadataLine]:
@@ -53,23 +61,24 @@ def name_once(lines: Iterable[MetadataLine]) -> Iterator[MetadataLine]:
         yield line if earlier == line.number else again
 
 
-def _parse_line(number: int, raw: bytes) -> MetadataLine:
+def _parse_line(number: int, raw: bytes, example: str, *, keep_lines: bool) -> MetadataLine:
     try:
         entry = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return MetadataLine(number, problem=f"is not UTF-8 (byte {error.start} of the line): save the file as UTF-8")
     except (ValueError, RecursionError) as error:
         return MetadataLine(number, problem=f"is not JSON: {error}")
-    return judge_line(number, entry if isinstance(entry, dict) else {}, JSON_EXAMPLE)
+    return judge_line(number, entry if isinstance(entry, dict) else {}, example, keep_lines=keep_lines)
 
 
-def judge_line(number: int, entry: Mapping[str, Any], example: str = "") -> MetadataLine:
+def judge_line(number: int, entry: Mapping[str, Any], example: str = "", *, keep_lines: bool = False) -> MetadataLine:
     """Return what the values of a line or row say, or its problem.
 
     Args:
         number: of the line.
         entry: its values by the names of their columns.
         example: how a name is given in this kind of file, for a message that it is not.
+        keep_lines: whether each line of a text is a caption of its own.
     """
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
@@ -78,10 +87,18 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "") -> Meta
     if problem is not None:
         return MetadataLine(number, problem=f"names {name!r}, {problem}")
     text = entry.get("text")
-    if text is not None and not isinstance(text, str):
+    if not _is_caption(text):
         return MetadataLine(number, problem=f'gives {name!r} a "text" that is no text: {text!r:.40}')
+    if isinstance(text, list):
+        if not keep_lines:
+            return MetadataLine(
+                number,
+                problem=f"gives {name!r} a list of captions: give the source wording: {{choose_line: true}}, which "
+                "takes them in turn, or write one text",
+            )
+        text = "\n".join(text)
     try:
-        caption = None if text is None else clean_caption(text)
+        caption = None if text is None else clean_caption(text, keep_lines=keep_lines)
     except CaptionError as error:
         return MetadataLine(number, problem=f"names {name!r}, but {error}")
     score = entry.get("aesthetic_score")
@@ -92,6 +109,11 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "") -> Meta
             number, problem=f'gives {name!r} an "aesthetic_score" of {shown}: needs a number from 0 to 10'
         )
     return MetadataLine(number, _normal(name), caption, None if score is None else float(score))
+
+
+def _is_caption(text: object) -> bool:
+    """Whether it is a text, a list of texts, or none."""
+    return text is None or isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))
 
 
 def _path_problem(name: str) -> str | None:

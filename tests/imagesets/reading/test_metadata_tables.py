@@ -14,6 +14,7 @@ from imagesets.reading.folder import list_folder
 from imagesets.reading.metadata import MetadataLine, parse_metadata
 from imagesets.reading.metadata_tables import parse_csv
 from imagesets.sources import FolderSource
+from imagesets.wording import Wording
 from tests.imagesets.making import encoded, scene
 
 
@@ -149,3 +150,30 @@ def test_a_table_that_is_a_link_out_of_the_folder_is_not_followed(tmp_path: Path
     sound, wrong = list_folder(FolderSource(folder)).entries
     assert (sound.name, sound.caption) == ("a.png", None)
     assert (wrong.name, wrong.problem) == ("metadata.csv", "it leads out of the folder: copy the file into it")
+
+
+def test_lines_of_a_text_are_captions_of_their_own_where_the_wording_takes_them_in_turn(tmp_path: Path) -> None:
+    files = {
+        "jsonl": b'{"file_name": "a.png", "text": "one\\n two "}\n'
+        b'{"file_name": "b.png", "text": ["three", "four\\nfive"]}',
+        "csv": b'file_name,text\na.png,"one\r\n\r\n two"\nb.png,"three\nfour\nfive"\n',
+    }
+    for ending, content in files.items():
+        folder = folder_of(tmp_path / ending, "a.png", "b.png", **{ending: content})
+        taken = list_folder(FolderSource(folder, wording=Wording(choose_line=True))).entries
+        assert [entry.caption for entry in taken] == ["one\ntwo", "three\nfour\nfive"]
+        joined = {entry.name: entry.caption or entry.problem for entry in list_folder(FolderSource(folder)).entries}
+        assert joined["a.png"] == "one two"
+    (line,) = parse_metadata(b'{"file_name": "b.png", "text": ["three", "four"]}')
+    assert line.problem == (
+        "gives 'b.png' a list of captions: give the source wording: {choose_line: true}, which takes them in turn, or "
+        "write one text"
+    )
+
+
+def test_a_broken_head_is_told_once_and_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the table and however many its columns."""
+    judged: list[int] = []
+    monkeypatch.setattr(metadata_tables, "columns_problem", lambda columns: judged.append(len(columns)))
+    assert len(parse_csv(b"file_name,text\n" + b"a.png,x\n" * 100)) == 100
+    assert judged == [2]
