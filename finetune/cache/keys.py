@@ -19,7 +19,7 @@ from imagesets.scan import Sample
 LATENT_CODE_VERSION = 1
 """Raise it when the way from a picture's bytes to its latents gives other numbers than before."""
 
-TEXT_CODE_VERSION = 1
+TEXT_CODE_VERSION = 2
 """Raise it when the way from a caption to its embeddings gives other numbers than before."""
 
 _LATENT_PACKAGES = ("pillow", "torch", "diffusers")
@@ -87,9 +87,12 @@ class TextAddress:
         """Return the address with the libraries that are installed."""
         return TextAddress(encoders, weights, dtype, device, package_versions(_TEXT_PACKAGES), TEXT_CODE_VERSION)
 
-    def key(self, caption: str) -> str:
-        """Return the key of a caption, as it is encoded."""
-        return _hash([self._hash, caption])
+    def key(self, facts: Sequence[Any]) -> str:
+        """Return the key of a text by what the encoders are given of it, its tokens and weights, as plain data.
+
+        So texts that are read alike share a value, however long a recipe lets them be and whatever brackets mean in it.
+        """
+        return _hash([self._hash, facts])
 
     @cached_property
     def _hash(self) -> str:

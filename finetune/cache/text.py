@@ -10,6 +10,7 @@ from finetune.cache.values import Store
 from finetune.model.files import ModelFiles
 from finetune.model.frozen_text import Progress, encode_texts
 from finetune.model.text import TextEmbeddings, zero_when_empty
+from finetune.model.text_reader import TextReader
 
 
 class TextCache(KnownValues[str]):
@@ -21,6 +22,7 @@ class TextCache(KnownValues[str]):
         store: where they are kept.
         address: what they depend on beside the text.
         texts: every text that can be asked for; 'no caption' is thought of here.
+        reader: how the model reads them.
         files: the model.
         dtype: the precision of the weights and of what is kept.
         device: where encoders compute.
@@ -31,14 +33,17 @@ class TextCache(KnownValues[str]):
         store: Store,
         address: TextAddress,
         texts: Iterable[str],
+        reader: TextReader,
         files: ModelFiles,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._zero_when_empty = zero_when_empty(files)
         distinct = sorted(set(texts) if self._zero_when_empty else {*texts, ""})
-        super().__init__(store, {address.key(text): text for text in distinct})
-        self._address = address
+        read = reader.read_each(distinct)
+        self._keys = {text: address.key(given.facts()) for text, given in zip(distinct, read, strict=True)}
+        super().__init__(store, {key: text for text, key in self._keys.items()})
+        self._reader = reader
         self._files = files
         self._dtype = dtype
         self._device = device
@@ -60,7 +65,8 @@ class TextCache(KnownValues[str]):
         return self._empty
 
     def _get(self, text: str) -> TextEmbeddings:
-        value = self._value(self._address.key(text))
+        assert text in self._keys, "only what is known beforehand is asked for"
+        value = self._value(self._keys[text])
         return TextEmbeddings(value["prompt_embeds"], value["pooled_prompt_embeds"])
 
     def _encode(self, keys: Sequence[str], progress: Progress) -> None:
@@ -71,7 +77,12 @@ class TextCache(KnownValues[str]):
         if missing:
             texts = {self._wanted[key]: key for key in missing}
             encoded = encode_texts(
-                self._files, list(texts), self._dtype, self._device, lambda done, _: progress(found + done, total)
+                self._files,
+                self._reader,
+                list(texts),
+                self._dtype,
+                self._device,
+                lambda done, _: progress(found + done, total),
             )
             for text, embeddings in encoded:
                 value = {

@@ -7,17 +7,23 @@ from torch import Tensor
 
 from finetune.model.files import ModelFiles
 from finetune.model.text import TextEmbeddings, encode_first, encode_second
+from finetune.model.text_reader import EncoderTexts, TextReader
 
 Progress = Callable[[int, int], None]
 """(done, total), called as encoding goes on; it may raise to stop it."""
 
 TEXTS_AT_ONCE = 1024
 """How many texts go through the first encoder before the second takes its place: their states are kept meanwhile,
-some 240 KB each with SDXL's."""
+some 240 KB a chunk of 75 tokens with SDXL's."""
 
 
 def encode_texts(
-    files: ModelFiles, texts: Sequence[str], dtype: torch.dtype, device: torch.device, progress: Progress
+    files: ModelFiles,
+    reader: TextReader,
+    texts: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress,
 ) -> Iterator[tuple[str, TextEmbeddings]]:
     """Encode distinct texts with the first encoder, then with the second; give each result, on the CPU in `dtype`.
 
@@ -26,9 +32,11 @@ def encode_texts(
     passes = 2 if files.has_first_encoder() else 1
     for begin in range(0, len(texts), TEXTS_AT_ONCE):
         block = texts[begin : begin + TEXTS_AT_ONCE]
+        read = reader.read(block)
         counted = _Counted(progress, passes * begin, passes * len(texts))
-        first = _encode_by_first(files, block, dtype, device, counted)
-        yield from _encode_by_second(files, block, first, dtype, device, counted)
+        first = _encode_by_first(files, read, dtype, device, counted)
+        second = _encode_by_second(files, read, first, dtype, device, counted)
+        yield from zip(block, second, strict=True)
     progress(passes * len(texts), passes * len(texts))
 
 
@@ -58,39 +66,44 @@ class _Counted:
 
 
 def _encode_by_first(
-    files: ModelFiles, texts: Sequence[str], dtype: torch.dtype, device: torch.device, counted: Callable[[], None]
-) -> dict[str, Tensor]:
-    """Return each text's hidden states by the first encoder, or nothing where the model has none."""
-    encoder, tokenizer = files.load_text_encoder(dtype), files.load_tokenizer()
-    if encoder is None or tokenizer is None:
-        return {}
+    files: ModelFiles,
+    texts: Sequence[EncoderTexts],
+    dtype: torch.dtype,
+    device: torch.device,
+    counted: Callable[[], None],
+) -> list[Tensor | None]:
+    """Return each text's hidden states by the first encoder, or None where the model has none."""
+    encoder = files.load_text_encoder(dtype)
+    if encoder is None:
+        return [None] * len(texts)
     encoder = encoder.to(device, text_dtype(dtype, device))
-    hidden = {}
+    hidden: list[Tensor | None] = []
     for text in texts:
+        assert text.first is not None, "the first encoder has a tokenizer"
         counted()
         with torch.no_grad(), _own_precision(device):
-            hidden[text] = encode_first(encoder, tokenizer, [text]).cpu()
+            hidden.append(encode_first(encoder, [text.first])[0].cpu())
     return hidden
 
 
 def _encode_by_second(
     files: ModelFiles,
-    texts: Sequence[str],
-    first: dict[str, Tensor],
+    texts: Sequence[EncoderTexts],
+    first: list[Tensor | None],
     dtype: torch.dtype,
     device: torch.device,
     counted: Callable[[], None],
-) -> Iterator[tuple[str, TextEmbeddings]]:
+) -> Iterator[TextEmbeddings]:
     """Give each text's joined hidden states and pooled embedding; takes what the first encoder gave out of `first`."""
-    encoder, tokenizer = files.load_text_encoder_2(dtype), files.load_tokenizer_2()
-    encoder = encoder.to(device, text_dtype(dtype, device))
-    for text in texts:
+    encoder = files.load_text_encoder_2(dtype).to(device, text_dtype(dtype, device))
+    for index, text in enumerate(texts):
         counted()
         with torch.no_grad(), _own_precision(device):
-            hidden, pooled = encode_second(encoder, tokenizer, [text])
-            states = [first.pop(text), hidden.cpu()] if first else [hidden.cpu()]
+            [hidden], pooled = encode_second(encoder, [text.second])
+            states = [each for each in (first[index], hidden.cpu()) if each is not None]
+            first[index] = None
             embeddings = TextEmbeddings(torch.cat(states, dim=-1), pooled).to("cpu", dtype)
-        yield text, embeddings  # outside of the block: a generator would leave its caller in it
+        yield embeddings  # outside of the block: a generator would leave its caller in it
 
 
 def _own_precision(device: torch.device) -> torch.autocast:

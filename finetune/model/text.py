@@ -2,10 +2,15 @@
 
 Podell et al. 2023 (arXiv 2307.01952), section 2.1: "we concatenate the penultimate text encoder outputs along the
 channel-axis", and the pooled embedding of the second encoder conditions the U-Net as a whole.
+
+Longer texts than an encoder reads are not in the paper. As A1111, ComfyUI and others have it, each chunk of 75 tokens
+is encoded alone, the states are joined along the tokens, and the first chunk gives the pooled embedding. Weights
+multiply the states, as in A1111.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -14,9 +19,14 @@ from torch.nn.functional import pad
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from finetune.model.files import ModelFiles
+from finetune.model.text_reader import TextReader, TokenChunks
+from finetune.model.text_tokens import CHUNK_TOKENS, Reading
 
-TOKENS_READ = 77
+TOKENS_READ = CHUNK_TOKENS + 2
 """How many tokens a CLIP encoder reads at once, begin and end included."""
+
+_SMALLEST_COUNTED = 0.1
+"""Weights below it set no wider bounds to what restores the mean."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,13 @@ class TextStack:
     text_encoder_2: CLIPTextModelWithProjection
     zero_when_empty: bool
     """Whether an empty text is encoded as zeros, as SDXL's base was trained with dropped captions."""
+    reading: Reading = field(default_factory=Reading)
+    """How texts are read."""
 
     @staticmethod
-    def load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> "TextStack":
+    def load(
+        files: ModelFiles, dtype: torch.dtype, device: torch.device, reading: Reading | None = None
+    ) -> "TextStack":
         """Load a model's encoders onto `device`."""
         first = files.load_text_encoder(dtype)
         return TextStack(
@@ -82,7 +96,13 @@ class TextStack:
             text_encoder=None if first is None else first.to(device),
             text_encoder_2=files.load_text_encoder_2(dtype).to(device),
             zero_when_empty=zero_when_empty(files),
+            reading=Reading() if reading is None else reading,
         )
+
+    @cached_property
+    def reader(self) -> TextReader:
+        """What cuts texts into chunks."""
+        return TextReader(self.tokenizer, self.tokenizer_2, self.reading)
 
     @property
     def device(self) -> torch.device:
@@ -90,15 +110,17 @@ class TextStack:
         return self.text_encoder_2.device
 
     def encode(self, captions: Sequence[str]) -> TextEmbeddings:
-        """Encode captions; gradients flow if an encoder has parameters that take them.
+        """Encode captions; gradients flow, through all chunks, if an encoder has parameters that take them.
 
-        Text beyond 77 tokens, begin and end included, is cut off.
+        Text beyond what is read is cut off.
         """
-        hidden: list[Tensor] = []
-        if self.text_encoder is not None and self.tokenizer is not None:
-            hidden.append(encode_first(self.text_encoder, self.tokenizer, captions))
-        hidden_2, pooled = encode_second(self.text_encoder_2, self.tokenizer_2, captions)
-        return TextEmbeddings(torch.cat([*hidden, hidden_2], dim=-1), pooled)
+        read = self.reader.read(captions)
+        states, pooled = encode_second(self.text_encoder_2, [each.second for each in read])
+        first = [each.first for each in read if each.first is not None]
+        if self.text_encoder is not None and first:
+            firsts = encode_first(self.text_encoder, first)
+            states = [torch.cat(both, dim=-1) for both in zip(firsts, states, strict=True)]
+        return TextEmbeddings.cat([TextEmbeddings(*each) for each in zip(states, pooled.split(1), strict=True)])
 
     @torch.no_grad()
     def encode_frozen(self, captions: Sequence[str]) -> list[TextEmbeddings]:
@@ -128,26 +150,54 @@ def zero_when_empty(files: ModelFiles) -> bool:
     return bool(files.pipeline_config().get("force_zeros_for_empty_prompt", True))
 
 
-def encode_first(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """Return the first encoder's penultimate hidden states, (B, 77, width)."""
-    ids = tokenize(tokenizer, captions).to(encoder.device)
-    hidden: Tensor = encoder(ids, output_hidden_states=True).hidden_states[-2]
-    return hidden
+def encode_first(encoder: CLIPTextModel, texts: Sequence[TokenChunks]) -> list[Tensor]:
+    """Return the first encoder's penultimate hidden states of each text, (1, 77 * chunks, width)."""
+    hidden: Tensor = encoder(_ids(texts, encoder.device), output_hidden_states=True).hidden_states[-2]
+    return _joined(hidden, texts)
 
 
-def encode_second(
-    encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, captions: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Return the second encoder's penultimate hidden states, (B, 77, width), and its pooled projection, (B, width)."""
-    ids = tokenize(tokenizer, captions).to(encoder.device)
-    output = encoder(ids, output_hidden_states=True)
-    return output.hidden_states[-2], output.text_embeds
+def encode_second(encoder: CLIPTextModelWithProjection, texts: Sequence[TokenChunks]) -> tuple[list[Tensor], Tensor]:
+    """Return the second encoder's penultimate hidden states of each text, (1, 77 * chunks, width).
+
+    With them the pooled projections of the texts' first chunks, (B, width), which no weight touches.
+    """
+    output = encoder(_ids(texts, encoder.device), output_hidden_states=True)
+    begins = [sum(len(text.ids) for text in texts[:index]) for index in range(len(texts))]
+    return _joined(output.hidden_states[-2], texts), output.text_embeds[begins]
 
 
-def longer_than_read(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> list[int]:
-    """Return the indices of captions with more tokens than an encoder reads, begin and end included."""
-    counts = [len(ids) for ids in tokenizer(list(captions)).input_ids] if captions else []
-    return [index for index, count in enumerate(counts) if count > tokenizer.model_max_length]
+def weigh(states: Tensor, weights: Tensor) -> Tensor:
+    """Multiply the hidden states of each token by its weight and restore each chunk's mean, as A1111 does.
+
+    The mean is taken over a chunk's tokens and channels, begin, end and padding included. It can lie so near to zero
+    that the quotient of the means says nothing; what restores it is held to what the weights themselves can have
+    moved states that all have one sign by.
+
+    Args:
+        states: (chunks, 77, width).
+        weights: (chunks, 77).
+    """
+    exact = states.to(torch.promote_types(states.dtype, torch.float32))
+    weights = weights.to(exact)
+    weighted = exact * weights[..., None]
+    before, after = (each.mean(dim=(1, 2)) for each in (exact, weighted))
+    bound = torch.maximum(weights.amax(dim=1), 1.0 / weights.clamp(min=_SMALLEST_COUNTED).amin(dim=1))
+    factor = (before / after.masked_fill(after == 0.0, 1.0)).clamp(1.0 / bound, bound)
+    return (weighted * factor[:, None, None]).to(states.dtype)
+
+
+def _ids(texts: Sequence[TokenChunks], device: torch.device) -> Tensor:
+    """Return the ids of all texts' chunks, (chunks, 77)."""
+    return torch.tensor([chunk for text in texts for chunk in text.ids], device=device)
+
+
+def _joined(hidden: Tensor, texts: Sequence[TokenChunks]) -> list[Tensor]:
+    """Weigh each text's states, (chunks, 77, width) for all texts, and join them along the tokens."""
+    joined = []
+    for text, states in zip(texts, hidden.split([len(text.ids) for text in texts]), strict=True):
+        weighted = states if text.weights is None else weigh(states, torch.tensor(text.weights, device=states.device))
+        joined.append(weighted.reshape(1, -1, weighted.shape[-1]))
+    return joined
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:

@@ -14,6 +14,7 @@ from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_device, choose_dtype
 from finetune.model.text import TextStack
+from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
 from finetune.preview.artist import Artist
 from finetune.preview.encode import encode_guidance
@@ -43,8 +44,9 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
     geometry = files.geometry()
     side = geometry.default_side
     requests = [resolve_request(prompt, (side, side), geometry.size_multiple) for prompt in recipe.preview.prompts]
-    refiner_guidance = _refiner_guidance(refiner_files, requests, dtype, device)
-    stack = TextStack.load(files, dtype, device)
+    reading = reading_of(recipe.training)
+    refiner_guidance = _refiner_guidance(refiner_files, requests, reading, dtype, device)
+    stack = TextStack.load(files, dtype, device, reading)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
     adapted = [] if lora is None else _attach(lora, unet, stack, UNetLayout.from_config(geometry.unet_config))
@@ -68,9 +70,13 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
 
 
 def _refiner_guidance(
-    files: ModelFiles | None, requests: list[PictureRequest], dtype: torch.dtype, device: torch.device
+    files: ModelFiles | None,
+    requests: list[PictureRequest],
+    reading: Reading,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> list[Guidance]:
-    return [] if files is None else encode_guidance(TextStack.load(files, dtype, device), requests)
+    return [] if files is None else encode_guidance(TextStack.load(files, dtype, device, reading), requests)
 
 
 def _attach(path: Path, unet: nn.Module, stack: TextStack, layout: UNetLayout) -> list[nn.Module]:

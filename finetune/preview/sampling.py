@@ -5,6 +5,7 @@ a precision of its own. Two ways to use the refiner (Podell et al. 2023, section
 as an ensemble of experts it takes the base's unfinished latents over; image to image it noises the finished ones again.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,12 +36,18 @@ class Guidance:
     negative: TextEmbeddings
 
     def arguments(self, device: torch.device) -> dict[str, Tensor]:
-        """Return the embeddings as diffusers' SDXL pipelines take them, in float32."""
+        """Return the embeddings as diffusers' SDXL pipelines take them, in float32.
+
+        The pipelines want both of one length and take no mask. Where lengths differ, each is repeated until they are
+        one, as ComfyUI does: attention to tokens that are all there k times is attention to them once, so that each
+        prompt guides as it does alone, and as it was trained.
+        """
         positive, negative = self.positive.to(device, torch.float32), self.negative.to(device, torch.float32)
+        length = math.lcm(positive.prompt_embeds.shape[1], negative.prompt_embeds.shape[1])
         return {
-            "prompt_embeds": positive.prompt_embeds,
+            "prompt_embeds": _repeated(positive.prompt_embeds, length),
             "pooled_prompt_embeds": positive.pooled_prompt_embeds,
-            "negative_prompt_embeds": negative.prompt_embeds,
+            "negative_prompt_embeds": _repeated(negative.prompt_embeds, length),
             "negative_pooled_prompt_embeds": negative.pooled_prompt_embeds,
         }
 
@@ -152,6 +159,12 @@ class Sampler:
                 generator=_noise_of(request),
                 output_type="latent",
             ).images
+
+
+def _repeated(prompt_embeds: Tensor, length: int) -> Tensor:
+    """Repeat a prompt's tokens, (1, tokens, width), until there are `length`, a multiple of their number."""
+    times = length // prompt_embeds.shape[1]
+    return prompt_embeds if times == 1 else prompt_embeds.repeat(1, times, 1)
 
 
 def _cutoff(scheduler: EulerDiscreteScheduler, denoising_end: float) -> int:

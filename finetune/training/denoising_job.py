@@ -11,7 +11,8 @@ from finetune.adapters.dropout import DropoutKey
 from finetune.export.run_export import export_run
 from finetune.model.files import ModelFiles, noise_scheduler
 from finetune.model.precision import autocast_for
-from finetune.model.text import longer_than_read
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import MAX_CAPTION_TOKENS, Reading, reading_of
 from finetune.preview.artist import Artist
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
@@ -52,7 +53,7 @@ def assemble_denoising(
     schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
     objective = build_objective(recipe.training.objective, schedule)
     if recorder is not None:
-        _warn_of_long_captions(recorder, files, pictures)
+        _warn_of_long_captions(recorder, files, pictures, reading_of(recipe.training))
         recorder.emit("stage", name="cache", **encoding.found())
     text = encode_text(
         recipe, files, encoding, requests, dtype, accelerator, stage_progress(recorder, stop, "captions")
@@ -142,13 +143,15 @@ def _artist(
     )
 
 
-def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures) -> None:
-    """Say which captions lose their end: the encoders read 77 tokens."""
-    tokenizer = files.load_tokenizer_2()
+def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures, reading: Reading) -> None:
+    """Say which captions lose their end: no more is read than the recipe lets be read."""
     captions = [(caption, index) for index in range(len(pictures.samples)) for caption in pictures.captions_of(index)]
-    long = longer_than_read(tokenizer, [caption for caption, _ in captions])
+    read = TextReader.load(files, reading).read_each([caption for caption, _ in captions])
+    long = [index for (_, index), given in zip(captions, read, strict=True) if given.num_cut_off]
     if long:
+        more = "" if reading.max_tokens == MAX_CAPTION_TOKENS else ", or raise training.max_caption_tokens"
         recorder.warn(
-            f"{len(long)} captions are longer than the {tokenizer.model_max_length} tokens the encoders read, "
-            f"the first: {pictures.samples[captions[long[0]][1]].name}. Their ends are cut off; put what matters first"
+            f"{len(long)} {'caption is' if len(long) == 1 else 'captions are'} longer than the {reading.max_tokens} "
+            f"tokens that are read, the first: {pictures.samples[long[0]].name}. What is beyond is cut off; put first "
+            f"what matters{more}"
         )

@@ -6,7 +6,7 @@ are too many different cuts, or an encoder is trained, they are computed at ever
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from finetune.errors import DiskError, RecipeError
 from finetune.model.files import ModelFiles
 from finetune.model.frozen_text import Progress, text_dtype
 from finetune.model.text import TextEmbeddings, TextStack
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import LatentMoments, vae_dtype
 from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import PictureRequest
@@ -112,7 +114,11 @@ class LiveText:
         if not self._stack.zero_when_empty:
             return encoded
         kept = torch.tensor([caption is not None for caption in captions], device=encoded.prompt_embeds.device)
-        return TextEmbeddings(encoded.prompt_embeds * kept[:, None, None], encoded.pooled_prompt_embeds * kept[:, None])
+        return replace(
+            encoded,
+            prompt_embeds=encoded.prompt_embeds * kept[:, None, None],
+            pooled_prompt_embeds=encoded.pooled_prompt_embeds * kept[:, None],
+        )
 
 
 class PictureEncoder:
@@ -150,15 +156,15 @@ def plan_encoding(
         DiskError: caching latents was demanded, and the disk has no room for them.
     """
     device = accelerator.device
-    prompts = texts_of(requests)
+    prompts, reading = texts_of(requests), reading_of(recipe.training)
     return Encoding(
         cache=cache,
         text=None
         if trains_text(recipe)
-        else _text_cache(cache, files, [*_finite_captions(pictures), *prompts], dtype, device),
+        else _text_cache(cache, files, [*_finite_captions(pictures), *prompts], reading, dtype, device),
         refiner_text=None
         if refiner_files is None or not requests
-        else _text_cache(cache, refiner_files, prompts, dtype, device),
+        else _text_cache(cache, refiner_files, prompts, reading, dtype, device),
         latents=_latent_cache(recipe, pictures, files, cache, dtype, accelerator, warn),
     )
 
@@ -183,7 +189,7 @@ def encode_text(
     if encoding.text is None:
         # A whole encoder in training has float32 weights, read as such: rounded ones would not come back.
         weights = torch.float32 if isinstance(recipe.adapter, FullTraining) else dtype
-        stack = TextStack.load(files, weights, accelerator.device)
+        stack = TextStack.load(files, weights, accelerator.device, reading_of(recipe.training))
         return EncodedText(LiveText(stack), stack, None)
     encoding.text.fill(progress, accelerator)
     return EncodedText(encoding.text, None, encode_guidance(encoding.text, requests))
@@ -230,11 +236,17 @@ def _finite_captions(pictures: TrainingPictures) -> list[str]:
 
 
 def _text_cache(
-    cache: OpenCache, files: ModelFiles, texts: Iterable[str], dtype: torch.dtype, device: torch.device
+    cache: OpenCache,
+    files: ModelFiles,
+    texts: Iterable[str],
+    reading: Reading,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> TextCache:
     identity = cache.identity(files, "text")
     address = TextAddress.here(identity, _name(dtype), _name(text_dtype(dtype, device)), device.type)
-    return TextCache(cache.stores["text"], address, texts, files, dtype, device)
+    reader = TextReader.load(files, reading)
+    return TextCache(cache.stores["text"], address, texts, reader, files, dtype, device)
 
 
 def _latent_cache(

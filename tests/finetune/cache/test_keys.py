@@ -6,6 +6,7 @@ import pytest
 
 from finetune.cache import keys
 from finetune.cache.keys import LatentAddress, TextAddress
+from finetune.model.text_reader import EncoderTexts, TokenChunks
 from imagesets.framing import Frame, make_frame
 from imagesets.pictures import PictureFacts
 from imagesets.scan import Sample
@@ -23,6 +24,7 @@ SAMPLE = Sample(
     facts=PictureFacts((40, 60), "PNG", "RGB", 1, has_alpha=False, num_frames=1),
     read=lambda: b"",
 )
+GIVEN = EncoderTexts(TokenChunks(((0, 7, 1), (0, 1, 1)), None), TokenChunks(((0, 7, 1), (0, 1, 2)), None), 0).facts()
 SEE_THROUGH = replace(SAMPLE, facts=replace(SAMPLE.facts, has_alpha=True))
 
 
@@ -35,7 +37,7 @@ def test_latents_ask_for_another_key_with_another(name):
 @pytest.mark.parametrize("name", [field.name for field in fields(TextAddress)])
 def test_text_asks_for_another_key_with_another(name):
     other = {"packages": {"torch": "3"}, "code": 2}.get(name, "another")
-    assert replace(TEXT, **{name: other}).key("a cat") != TEXT.key("a cat")
+    assert replace(TEXT, **{name: other}).key(GIVEN) != TEXT.key(GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +70,20 @@ def test_the_background_counts_under_what_is_see_through():
     assert LATENTS.key(replace(SEE_THROUGH, background=black), FRAME) != LATENTS.key(SEE_THROUGH, FRAME)
 
 
-def test_captions_count_to_the_letter():
-    texts = ["a cat", "a cat ", "A cat", "", "a  cat", "a căt", 'a "cat"', "a\\ncat"]
-    assert len({TEXT.key(text) for text in texts}) == len(texts)
+def test_every_token_and_weight_of_a_text_counts_and_what_is_cut_off_does_not():
+    once, twice = TokenChunks(((0, 7, 1),), None), TokenChunks(((0, 7, 1), (0, 1, 1)), None)
+    other, weighted = TokenChunks(((0, 8, 1),), None), TokenChunks(((0, 7, 1),), ((1.0, 1.2, 1.0),))
+    lighter = TokenChunks(((0, 7, 1),), ((1.0, 0.8, 1.0),))
+    given = [EncoderTexts(first, second, 0) for first in (None, once, twice, other, weighted, lighter)
+             for second in (once, twice, other, weighted, lighter)]  # fmt: skip
+    assert len({TEXT.key(each.facts()) for each in given}) == len(given)
+    assert TEXT.key(replace(given[0], num_cut_off=5).facts()) == TEXT.key(given[0].facts())
 
 
 def test_keys_do_not_change_by_accident():
     """New keys for old things would encode everybody's pictures again. Where that is meant, write them here."""
     assert LATENTS.key(SAMPLE, FRAME) == "4de2e6ce0ae7f0740de7286213478df1f7ad4897a85a89a517640ee68bb22764"
-    assert TEXT.key("a cät") == "a299258eabf886a80ff4c8a9d58f1645bfb7360a319ef893c9123b1807385859"
+    assert TEXT.key(GIVEN) == "925c1a84c04a96f8940c34a87cc3c2d1a65d482d53721782c17a4c3c74d5aac8"
 
 
 def test_what_is_installed_counts_without_its_build():

@@ -12,11 +12,14 @@ from finetune.cache.values import MemoryStore
 from finetune.model.frozen_text import encode_texts, text_dtype, unseen
 from finetune.model.miniature import Miniature
 from finetune.model.text import TextStack
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading
 from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import resolve_request
 from finetune.recipe.preview import PreviewPrompt
 
 _CPU = torch.device("cpu")
+_READER = TextReader.load(Miniature(), Reading())
 _TEXTS = ["a photo of a cat", "a <zig>, 1930 ä", "word " * 200, "a photo of a cat"]
 
 
@@ -38,7 +41,7 @@ class _WatchedMiniature(Miniature):
 def _filled(files, texts=_TEXTS, dtype=torch.float32, progress=unseen):
     """Return the texts' embeddings as a run has them where nothing is kept on the disk."""
     address = TextAddress.here("these", str(dtype), str(text_dtype(dtype, _CPU)), "cpu")
-    cache = TextCache(MemoryStore(), address, texts, files, dtype, _CPU)
+    cache = TextCache(MemoryStore(), address, texts, TextReader.load(files, Reading()), files, dtype, _CPU)
     cache.fill(progress, Accelerator(cpu=True))
     return cache
 
@@ -109,10 +112,12 @@ def test_captions_and_prompts_are_found_again():
 
 def test_texts_beyond_one_block_are_encoded_as_those_within(monkeypatch):
     texts = ["one", "two", "three", "four", "five"]
-    whole = dict(encode_texts(Miniature(), texts, torch.float32, _CPU, unseen))
+    whole = dict(encode_texts(Miniature(), _READER, texts, torch.float32, _CPU, unseen))
     monkeypatch.setattr("finetune.model.frozen_text.TEXTS_AT_ONCE", 2)
     files, seen = _WatchedMiniature(), []
-    blocks = dict(encode_texts(files, texts, torch.float32, _CPU, lambda done, total: seen.append((done, total))))
+    blocks = dict(
+        encode_texts(files, _READER, texts, torch.float32, _CPU, lambda done, total: seen.append((done, total)))
+    )
     assert [name for name, _ in files.loaded] == ["text_encoder", "text_encoder_2"] * 3
     assert files.alive_when_loading == [[]] * 6
     assert seen == [(done, 10) for done in range(11)]
@@ -124,9 +129,9 @@ def test_texts_beyond_one_block_are_encoded_as_those_within(monkeypatch):
 
 def test_encoding_in_the_middle_of_a_step_gives_the_same_bits():
     """A value found damaged is encoded again inside the step's autocast, which must not reach it."""
-    plain = dict(encode_texts(Miniature(), ["a cat"], torch.float32, _CPU, unseen))["a cat"]
+    plain = dict(encode_texts(Miniature(), _READER, ["a cat"], torch.float32, _CPU, unseen))["a cat"]
     with torch.autocast("cpu", torch.bfloat16):
-        inside = dict(encode_texts(Miniature(), ["a cat"], torch.float32, _CPU, unseen))["a cat"]
+        inside = dict(encode_texts(Miniature(), _READER, ["a cat"], torch.float32, _CPU, unseen))["a cat"]
         assert torch.is_grad_enabled()
     assert torch.equal(plain.prompt_embeds, inside.prompt_embeds)
     assert torch.equal(plain.pooled_prompt_embeds, inside.pooled_prompt_embeds)

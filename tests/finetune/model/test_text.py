@@ -10,13 +10,15 @@ from finetune.cache.text import TextCache
 from finetune.cache.values import MemoryStore
 from finetune.model.miniature import Miniature
 from finetune.model.text import TextEmbeddings, TextStack, tokenize
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading
 from finetune.training.encode import LiveText
 
 _CAPTIONS = ["a photo of a cat", "", "a <zig>, 1930 ä", "word " * 200]
 
 
-def _stack(refiner=False):
-    return TextStack.load(Miniature(refiner=refiner), torch.float32, torch.device("cpu"))
+def _stack(refiner=False, max_tokens=225):
+    return TextStack.load(Miniature(refiner=refiner), torch.float32, torch.device("cpu"), Reading(max_tokens))
 
 
 def _pipeline(stack, pipeline_class=StableDiffusionXLPipeline, **settings):
@@ -39,7 +41,8 @@ def _bits(tensor):
 
 @pytest.mark.parametrize("caption", _CAPTIONS, ids=["plain", "empty", "unusual", "too long"])
 def test_captions_equal_the_pipelines(caption):
-    stack = _stack()
+    """Also a longer one, where no more than one chunk is read: the pipelines cut it off there."""
+    stack = _stack(max_tokens=75)
     found = stack.encode_frozen([caption])[0]
     prompt, _, pooled, _ = _pipeline(stack).encode_prompt(caption, do_classifier_free_guidance=False)
     assert found.prompt_embeds.shape == (1, 77, 64 + 96)
@@ -100,7 +103,8 @@ def test_the_two_tokenizers_pad_differently():
 def _cached(texts, refiner=False):
     address = TextAddress.here("these", "float32", "float32", "cpu")
     files = Miniature(refiner=refiner)
-    cache = TextCache(MemoryStore(), address, texts, files, torch.float32, torch.device("cpu"))
+    reader = TextReader.load(files, Reading())
+    cache = TextCache(MemoryStore(), address, texts, reader, files, torch.float32, torch.device("cpu"))
     cache.fill(lambda *_: None, Accelerator(cpu=True))
     return cache
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.model.miniature import MINIATURE_FOLDER
+from finetune.model.miniature import MINIATURE_FOLDER, Miniature
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading
 from finetune.training.data import plan_pictures, scan_pictures
 from finetune.training.preparing import prepare
 
@@ -58,21 +60,21 @@ def bench(tmp_path, make_recipe, monkeypatch):
         made.caption(name, caption)
     shutil.copytree(MINIATURE_FOLDER / "base", tmp_path / "model")
 
-    from finetune.cache import latents
-    from finetune.model import frozen_text
+    from finetune.cache import latents, text
 
-    encode_picture, encode_second = latents.picture_moments, frozen_text.encode_second
+    encode_picture, encode_texts = latents.picture_moments, text.encode_texts
 
     def picture_moments(vae, sample, frame):
         made.latents.append(sample.name + (" flipped" if frame.flipped else ""))
         return encode_picture(vae, sample, frame)
 
-    def second(encoder, tokenizer, captions):
-        made.texts.extend(captions)
-        return encode_second(encoder, tokenizer, captions)
+    def encoded(*arguments):
+        for caption, embeddings in encode_texts(*arguments):
+            made.texts.append(caption)
+            yield caption, embeddings
 
     monkeypatch.setattr(latents, "picture_moments", picture_moments)
-    monkeypatch.setattr(frozen_text, "encode_second", second)
+    monkeypatch.setattr(text, "encode_texts", encoded)
     assert made.prepare() == (ALL, TEXTS)
     return made
 
@@ -211,6 +213,26 @@ def test_an_edit_of_the_recipe_encodes_again_what_depends_on_it(bench, name):
     assert bench.prepare() == ([], []), "once"
     bench.settings.clear()
     assert bench.prepare() == ([], []), "and what was there before is there still"
+
+
+def test_how_texts_are_read_encodes_again_what_is_read_otherwise(bench):
+    long, weighted = ", ".join(f"a thing of number {number}" for number in range(9)), "a (green:1.3) thing"
+    tokens = TextReader.load(Miniature(), Reading()).read([long])[0]
+    assert len(tokens.second.ids) == 2, "it has to be longer than 75 tokens and no longer than 150"
+    bench.caption("red.png", long)
+    bench.caption("green.png", weighted)
+    assert bench.prepare() == ([], [weighted, long])
+    for settings, texts in [
+        ({"training.max_caption_tokens": 150}, []),
+        ({"training.max_caption_tokens": 75}, [long]),
+        ({"training.weighted_captions": True}, [weighted]),
+        ({"training.weighted_captions": True, "training.max_caption_tokens": 75}, []),
+    ]:
+        bench.settings = settings
+        assert bench.prepare() == ([], texts), settings
+        assert bench.prepare() == ([], []), "once"
+    bench.caption("green.png", "a (green:1.4) thing")
+    assert bench.prepare() == ([], ["a (green:1.4) thing"])
 
 
 def test_crops_of_a_picture_that_is_larger_than_its_bucket(bench):
