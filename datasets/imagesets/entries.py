@@ -10,7 +10,9 @@ from imagesets.captions import with_trigger
 from imagesets.colours import Colour
 from imagesets.errors import PictureError
 from imagesets.files import PictureBytes
-from imagesets.opening.decoders import Decoders, Examined
+from imagesets.framing import Size
+from imagesets.masks import AlphaMask, FileMask, MaskOptions, SampleMask
+from imagesets.opening.decoders import Decoders, Examined, ExaminedMask
 from imagesets.samples import BadPicture, Sample
 from imagesets.sources import Entry, Source
 from imagesets.wording import plain_words
@@ -76,16 +78,25 @@ class Opening:
         """Open the pictures of some entries in one process."""
         readable = [(_read_of(entry), entry.extension) for _, entry in entries if entry.problem is None]
         results = iter(self.decoders.examine(readable, self.background, self.max_pixels) if readable else [])
+        examined = [PictureError(entry.problem) if entry.problem is not None else next(results) for _, entry in entries]
+        files = [
+            entry.mask
+            for (_, entry), result in zip(entries, examined, strict=True)
+            if entry.mask is not None and isinstance(result, Examined)
+        ]
+        masks = iter(self.decoders.examine_masks(files, self.max_pixels) if files else [])
         opened: list[Sample | BadPicture] = []
-        for source, entry in entries:
-            result = PictureError(entry.problem) if entry.problem is not None else next(results)
-            if isinstance(result, Examined):
-                opened.append(self._sample(source, entry, result))
-            else:
-                opened.append(BadPicture(source.label, entry.name, str(result)))
+        for (source, entry), result in zip(entries, examined, strict=True):
+            try:
+                if isinstance(result, PictureError):
+                    raise result
+                mask = sample_mask(source.mask, entry, result, None if entry.mask is None else next(masks))
+                opened.append(self._sample(source, entry, result, mask))
+            except PictureError as error:
+                opened.append(BadPicture(source.label, entry.name, str(error)))
         return opened
 
-    def _sample(self, source: Source, entry: Entry, examined: Examined) -> Sample:
+    def _sample(self, source: Source, entry: Entry, examined: Examined, mask: SampleMask | None) -> Sample:
         caption, wording = entry.caption or "", source.wording
         return Sample(
             name=entry.name,
@@ -104,7 +115,48 @@ class Opening:
             written="" if wording is None else caption,
             trigger="" if wording is None else source.trigger,
             loss_weight=source.loss_weight,
+            mask=mask,
             decoders=self.decoders,
+        )
+
+
+def sample_mask(
+    options: MaskOptions | None, entry: Entry, examined: Examined, found: ExaminedMask | PictureError | None
+) -> SampleMask | None:
+    """Return the mask of a picture, or None where it has none and all of it counts.
+
+    Args:
+        options: where its source has masks.
+        entry: the picture.
+        examined: what it is.
+        found: what the mask's file is, or why it cannot be used; None where there is none.
+
+    Raises:
+        PictureError: the mask cannot be used, shows another aspect than the picture, or leaves nothing of it.
+    """
+    if isinstance(options, AlphaMask) and examined.facts.has_alpha:
+        mask = SampleMask(options.weight_outside, examined.facts.opacity, None, examined.sha256, _read_of(entry))
+        said = "its transparency, which is its mask,"
+    elif isinstance(options, FileMask) and entry.mask is not None and found is not None:
+        said = f"its mask {entry.mask.name}"
+        if isinstance(found, PictureError):
+            raise PictureError(f"{said}: {found}")
+        _require_same_aspect(found.facts.size, examined.facts.size, said)
+        mask = SampleMask(options.weight_outside, found.facts.share, entry.mask.name, found.sha256, entry.mask)
+    else:
+        return None
+    if mask.share == 0.0:
+        raise PictureError(f"{said} leaves nothing of it: remove the picture, or mend the mask")
+    return mask
+
+
+def _require_same_aspect(mask: Size, picture: Size, said: str) -> None:
+    """Raise a PictureError unless a mask is the picture's size, times a factor, to the nearest pixel."""
+    (height, width), (full_height, full_width) = mask, picture
+    if abs(height * full_width - width * full_height) > max(full_height, full_width):
+        raise PictureError(
+            f"{said} is {height} x {width} (height x width), and the picture {full_height} x {full_width}, upright: "
+            "another aspect. Give the mask the picture's size"
         )
 
 

@@ -14,8 +14,9 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
 
     A line gives name, source, hash, original size, bucket, the centred and unmirrored frame (where crops are random it
     is the middle of what is drawn from), how much the picture is scaled (above 1: blown up), caption, repeats
-    and aesthetic score; of a caption that is worded anew for each showing also how it was written, and what the
-    picture's loss counts where that is not 1.
+    and aesthetic score; of a caption that is worded anew for each showing also how it was written, what the
+    picture's loss counts where that is not 1, and its mask where it has one (without a name where it is the picture's
+    own transparency).
 
     Args:
         samples: the pictures.
@@ -40,6 +41,9 @@ def manifest_lines(samples: Iterable[Sample], buckets: Iterable[Size]) -> Iterat
             entry["written"] = sample.written
         if sample.loss_weight != 1.0:  # what has nothing of its own reads as it did before there was such a thing
             entry["loss_weight"] = sample.loss_weight
+        if sample.mask is not None:
+            mask = sample.mask
+            entry["mask"] = {"name": mask.name, "sha256": mask.sha256, "weight_outside": mask.weight_outside}
         yield json.dumps(entry, ensure_ascii=False) + "\n"
 
 

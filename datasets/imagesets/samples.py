@@ -31,7 +31,9 @@ from imagesets.wording import Wording, num_wordings, word
 
 DEFAULT_MAX_PIXELS = 64_000_000
 
-NoteKind = Literal["missing_caption", "empty_caption", "unused_caption", "animation", "duplicate"]
+NoteKind = Literal[
+    "missing_caption", "empty_caption", "unused_caption", "animation", "duplicate", "missing_mask", "unused_mask"
+]
 
 
 @dataclass(frozen=True, slots=True)

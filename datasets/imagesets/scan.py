@@ -49,17 +49,17 @@ def scan_sources(
             for entry, result in zip(listing.entries, results, strict=True):
                 if isinstance(result, Sample):
                     samples.append(result)
-                    notes += _notes(result, entry)
+                    notes += _notes(result, entry, source)
                 else:
                     bad.append(result)
                 if progress is not None:
                     progress(len(samples) + len(bad), total)
-        notes += _unused_captions(source, listing)
+        notes += _unused(source, listing)
     ignored = tuple(name for _, listing in listings for name in listing.ignored)
     return ScanReport(tuple(samples), tuple(bad), (*notes, *_duplicates(samples)), ignored)
 
 
-def _notes(sample: Sample, entry: Entry) -> list[Note]:
+def _notes(sample: Sample, entry: Entry, source: Source) -> list[Note]:
     """Say what is odd about one usable picture."""
     notes = []
     if entry.caption is None:
@@ -69,14 +69,17 @@ def _notes(sample: Sample, entry: Entry) -> list[Note]:
     if sample.facts.num_frames > 1:
         text = f"it is an animation of {sample.facts.num_frames} frames, of which the first is used"
         notes.append(Note(sample.source, sample.name, "animation", text))
+    if source.mask is not None and sample.mask is None:
+        text = "it has no mask, so all of it is trained on"
+        notes.append(Note(sample.source, sample.name, "missing_mask", text))
     return notes
 
 
-def _unused_captions(source: Source, listing: Listing) -> list[Note]:
-    return [
-        Note(source.label, name, "unused_caption", "there is no picture of this name")
-        for name in listing.unused_captions
-    ]
+def _unused(source: Source, listing: Listing) -> list[Note]:
+    """Name the captions and masks that belong to no picture."""
+    text = "there is no picture of this name"
+    notes = [Note(source.label, name, "unused_caption", text) for name in listing.unused_captions]
+    return notes + [Note(source.label, name, "unused_mask", text) for name in listing.unused_masks]
 
 
 def _duplicates(samples: Sequence[Sample]) -> list[Note]:

@@ -28,6 +28,7 @@ from finetune.recipe.data import (
     StreamBuffer,
     WebDatasetSource,
 )
+from finetune.recipe.mask import AlphaMask, FileMask, Mask
 from finetune.recipe.model import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
 from finetune.recipe.outputs import Checkpoint, Export, ExportFormat, NoTracking, TensorBoardTracking, Tracking
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner, Preview, PreviewPrompt, PreviewRefiner
@@ -94,6 +95,7 @@ __all__ = [
     "AdamW8bitOptimizer",
     "AdamWOptimizer",
     "Adapter",
+    "AlphaMask",
     "AutoOptimizer",
     "Buckets",
     "Cache",
@@ -105,6 +107,7 @@ __all__ = [
     "EnsembleRefiner",
     "Export",
     "ExportFormat",
+    "FileMask",
     "FolderModel",
     "FolderSource",
     "FullPart",
@@ -119,6 +122,7 @@ __all__ = [
     "LogitNormalTimesteps",
     "LoraAdapter",
     "LrSchedule",
+    "Mask",
     "MemoryCache",
     "MiniatureModel",
     "Model",
