@@ -22,6 +22,10 @@ LATENT_CODE_VERSION = 1
 TEXT_CODE_VERSION = 2
 """Raise it when the way from a caption to its embeddings gives other numbers than before."""
 
+MASK_CODE_VERSION = 1
+"""Raise it when the way from a mask's bytes to its amounts gives other numbers than before."""
+
+_MASK_PACKAGES = ("pillow",)
 _LATENT_PACKAGES = ("pillow", "torch", "diffusers")
 _TEXT_PACKAGES = ("tokenizers", "torch", "transformers")
 
@@ -60,6 +64,35 @@ class LatentAddress:
     @cached_property
     def _hash(self) -> str:
         return _hash(["latents", asdict(self)])
+
+
+@dataclass(frozen=True)
+class MaskAddress:
+    """What the masks of all pictures of a run depend on.
+
+    Attributes:
+        vae_factor: how many pixels a side a latent covers.
+        packages: the versions of the libraries that compute.
+        code: the version of our own part.
+    """
+
+    vae_factor: int
+    packages: Mapping[str, str]
+    code: int
+
+    @staticmethod
+    def here(vae_factor: int) -> "MaskAddress":
+        """Return the address with the libraries that are installed."""
+        return MaskAddress(vae_factor, package_versions(_MASK_PACKAGES), MASK_CODE_VERSION)
+
+    def key(self, sample: Sample, frame: Frame) -> str:
+        """Return the key of a picture's mask in a frame, before `weight_outside`, which is put in when it is used."""
+        assert sample.mask is not None, "there is a mask to have a key"
+        return _hash([self._hash, sample.mask.sha256, sample.mask.is_alpha, vars(frame)])
+
+    @cached_property
+    def _hash(self) -> str:
+        return _hash(["mask", asdict(self)])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 from finetune.cache.keys import LatentAddress
 from finetune.cache.known import KnownValues
-from finetune.cache.values import Store, Value
+from finetune.cache.values import MemoryStore, Store, Value
 from finetune.errors import DataError, DivergedError
 from finetune.model.frozen_text import Progress
 from finetune.model.vae import LatentMoments, encode_moments
@@ -54,6 +54,11 @@ class LatentCache(KnownValues[tuple[Sample, Frame]]):
         super().__init__(store, {address.key(sample, frame): (sample, frame) for sample, frame in wanted})
         self._address = address
         self._load_vae = load_vae
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the values are kept in this process's memory, and not on the disk."""
+        return isinstance(self._store, MemoryStore)
 
     def fill_with(self, vae: AutoencoderKL, progress: Progress, accelerator: Accelerator) -> None:
         """Fill in as `fill` does, with a VAE that is in memory anyway; it is not kept."""

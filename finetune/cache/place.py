@@ -18,7 +18,7 @@ from finetune.recipe import Recipe
 from finetune.recipe.schema import DiskCache
 from finetune.run.durable import disk_errors, write_bytes
 
-STORES = ("latents", "text")
+STORES = ("latents", "masks", "text")
 WEIGHTS_FILE = "weights.json"
 
 _DEFAULT_NAME = "_cache"  # a run's name begins with a letter or a digit, so none can be called so

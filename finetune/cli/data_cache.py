@@ -110,22 +110,31 @@ def preparing(recipe: "Recipe") -> "Callable[..., Prepared]":
     """Scan a recipe's pictures and return what encodes them."""
     from functools import partial
 
-    from finetune.training.data import plan_pictures, require_usable, scan_pictures
+    from finetune.training.data import pictures_of
+    from finetune.training.pictures import TrainingPictures
 
-    report = scan_pictures(recipe)
-    require_usable(report, recipe.data.on_bad_image)
-    pictures = plan_pictures(recipe, report)
+    pictures = pictures_of(recipe, lambda message: print(f"warning: {message}", file=sys.stderr))
+    if not isinstance(pictures, TrainingPictures):
+        raise RecipeError(
+            "data.sources.*.streaming: pictures that are read as they come are encoded at every step and kept nowhere, "
+            "so there is nothing to encode ahead. Set streaming: false to list them, or train at once"
+        )
     quiet_libraries()
     from finetune.training.preparing import prepare
 
     return partial(prepare, recipe, pictures)
 
 
+_LABELS = {"text": "captions and prompts", "latents": "pictures in their cuts", "masks": "their masks"}
+
+
 def closing_words(recipe: "Recipe", folder: Path, prepared: "Prepared", seconds: float) -> str:
     """Say what was done and where it lies."""
     counts = prepared.counts()
     lines = []
-    for name, label in (("text", "captions and prompts"), ("latents", "pictures in their cuts")):
+    for name, label in _LABELS.items():
+        if name not in counts:
+            continue
         wanted, encoded = counts[name]["wanted"], counts[name]["encoded"]
         lines.append(
             f"  {label:<24}{encoded} encoded, {wanted - encoded} were there"

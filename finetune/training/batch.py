@@ -24,6 +24,7 @@ class TrainBatch:
             step of samples whose own weight is 1; 0 marks a filler that keeps processes in step.
         sample_names: (B,) names of the pictures, for messages.
         prompt_mask: (B, 77 * chunks), bool: which of the tokens belong to the sample's own text; None where all do.
+        loss_mask: (B, 1, h, w), float32, from 0 to 1: what each place's error counts; None where all count whole.
     """
 
     latents: Tensor
@@ -33,6 +34,7 @@ class TrainBatch:
     sample_weights: Tensor
     sample_names: tuple[str, ...]
     prompt_mask: Tensor | None = None
+    loss_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = self.latents.shape[0]
@@ -48,6 +50,7 @@ class TrainBatch:
             and self.sample_weights.shape == (size,)
             and len(self.sample_names) == size
             and (self.prompt_mask is None or self.prompt_mask.shape == self.prompt_embeds.shape[:2])
+            and (self.loss_mask is None or self.loss_mask.shape == (size, 1, *self.latents.shape[2:]))
         )
         assert shapes_fit, f"a batch whose parts do not fit: {self.shapes()}"
         assert self.add_time_ids.dtype == torch.float32, "time ids lose whole numbers in lower precision"

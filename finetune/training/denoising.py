@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
 
 from finetune.model.text import TextEmbeddings
 from finetune.model.vae import LatentMoments
@@ -26,6 +27,14 @@ class TextSource(Protocol):
         ...
 
 
+class MaskSource(Protocol):
+    """Where masks come from: a cache, or the pictures' files."""
+
+    def __call__(self, sample: Sample, frame: Frame) -> Tensor | None:
+        """Return what each place of a picture's latents counts, (1, h, w) in float32; None where all count whole."""
+        ...
+
+
 @dataclass
 class Denoising:
     """The task of a LoRA or of full training: predict the noise in latents of pictures, given their captions.
@@ -36,6 +45,7 @@ class Denoising:
         objective: what it predicts and how errors are weighted.
         latents: the VAE's moments of a picture in a frame.
         text: the captions' embeddings.
+        masks: what parts of a picture count.
         vae_scaling_factor: what latents are multiplied by (0.13025 in SDXL).
         is_refiner: whether the U-Net is told an aesthetic score in place of the target size.
     """
@@ -45,6 +55,7 @@ class Denoising:
     objective: Objective
     latents: Callable[[Sample, Frame], LatentMoments]
     text: TextSource
+    masks: MaskSource
     vae_scaling_factor: float
     is_refiner: bool = False
 
@@ -70,6 +81,7 @@ class Denoising:
             sample_weights=torch.tensor([weight * item.sample.loss_weight for item in planned]),
             sample_names=tuple(item.sample.name for item in planned),
             prompt_mask=text.prompt_mask,
+            loss_mask=joined_masks([self.masks(item.sample, item.frame) for item in planned], moments[0].mean),
         )  # fmt: skip
 
     def time_ids(self, item: PlannedSample) -> tuple[float, ...]:
@@ -85,3 +97,11 @@ class Denoising:
     def facts(self) -> dict[str, str]:
         """Return the prediction type: whoever exports a checkpoint needs it."""
         return {"prediction_type": self.objective.prediction_type}
+
+
+def joined_masks(masks: Sequence[Tensor | None], latents: Tensor) -> Tensor | None:
+    """Return a batch's masks, (B, 1, h, w), with ones for a picture without; None where no picture has one."""
+    if all(mask is None for mask in masks):
+        return None
+    whole = torch.ones(1, *latents.shape[1:])
+    return torch.stack([whole if mask is None else mask for mask in masks])

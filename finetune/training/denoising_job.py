@@ -22,7 +22,7 @@ from finetune.training.components import prepare_for_training, trained_groups
 from finetune.training.denoising import Denoising
 from finetune.training.denoising_plan import DenoisingPlan, plan_denoising
 from finetune.training.ema import average_of
-from finetune.training.encode import EncodedText, encode_pictures, encode_refiner_text, encode_text
+from finetune.training.encode import EncodedText, encode_masks, encode_pictures, encode_refiner_text, encode_text
 from finetune.training.gradients import make_scaler
 from finetune.training.groups import optimizer_groups
 from finetune.training.job import Job, say_warning, stage_progress
@@ -60,6 +60,7 @@ def assemble_denoising(
     )
     refiner_guidance = encode_refiner_text(encoding, requests, accelerator, stage_progress(recorder, stop, "prompts"))
     latents = encode_pictures(files, encoding, dtype, accelerator, stage_progress(recorder, stop, "latents"))
+    masks = encode_masks(files, encoding, accelerator, stage_progress(recorder, stop, "masks"))
 
     loading = stage_progress(recorder, stop, "U-Net")
     loading(0, 1)
@@ -77,6 +78,7 @@ def assemble_denoising(
             objective=objective,
             latents=latents.source(),
             text=text.source,
+            masks=masks,
             vae_scaling_factor=latents.vae.config.scaling_factor,
             is_refiner=not files.has_first_encoder(),
         ),

@@ -16,8 +16,9 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
-from finetune.cache.keys import LatentAddress, TextAddress
+from finetune.cache.keys import LatentAddress, MaskAddress, TextAddress
 from finetune.cache.latents import LatentCache, picture_moments
+from finetune.cache.masks import MaskCache, PictureMasks
 from finetune.cache.opened import OpenCache
 from finetune.cache.text import TextCache
 from finetune.cache.together import any_process
@@ -58,17 +59,19 @@ class Encoding:
         text: captions and prompts by the trained model's encoders; None where an encoder is trained.
         refiner_text: prompts by the refiner's encoder; None without a refiner or prompts.
         latents: pictures in their frames; None where they are encoded at every step.
+        masks: what counts of them; None where masks are read at every step.
     """
 
     cache: OpenCache
     text: TextCache | None
     refiner_text: TextCache | None
     latents: LatentCache | None
+    masks: MaskCache | None
 
     def found(self) -> dict[str, Any]:
         """Return where the cache lies and how many of the values that are asked for are there already."""
         missing = total = 0
-        for cache in (self.text, self.refiner_text, self.latents):
+        for cache in (self.text, self.refiner_text, self.latents, self.masks):
             if cache is not None:
                 missing += len(cache.missing())
                 total += len(cache.keys)
@@ -80,7 +83,9 @@ class Encoding:
         if accelerator.is_local_main_process:
             texts = [cache.keys for cache in (self.text, self.refiner_text) if cache is not None]
             latents = [] if self.latents is None else self.latents.keys
-            self.cache.record(run, {"text": [key for keys in texts for key in keys], "latents": latents})
+            masks = [] if self.masks is None else self.masks.keys
+            wanted = {"text": [key for keys in texts for key in keys], "latents": latents, "masks": masks}
+            self.cache.record(run, wanted)
         accelerator.wait_for_everyone()
 
 
@@ -157,6 +162,7 @@ def plan_encoding(
     """
     device = accelerator.device
     prompts, reading = texts_of(requests), reading_of(recipe.training)
+    latents = _latent_cache(recipe, pictures, files, cache, dtype, accelerator, warn)
     return Encoding(
         cache=cache,
         text=None
@@ -165,7 +171,8 @@ def plan_encoding(
         refiner_text=None
         if refiner_files is None or not requests
         else _text_cache(cache, refiner_files, prompts, reading, dtype, device),
-        latents=_latent_cache(recipe, pictures, files, cache, dtype, accelerator, warn),
+        latents=latents,
+        masks=None if latents is None else _mask_cache(latents, pictures, files, cache),
     )
 
 
@@ -219,6 +226,22 @@ def encode_pictures(
     if encoding.latents is not None:
         encoding.latents.fill_with(vae, progress, accelerator)
     return PictureEncoder(vae, encoding.latents)
+
+
+def encode_masks(
+    files: ModelFiles, encoding: Encoding, accelerator: Accelerator, progress: Progress
+) -> MaskCache | PictureMasks:
+    """Bring the masks that are missing to the latents' grid; without a cache, they are read at every step.
+
+    Raises:
+        DataError: a mask was changed or removed since it was scanned.
+        DiskError: the cache cannot be written.
+    """
+    if encoding.masks is None:
+        return PictureMasks(files.geometry().vae_factor)
+    if encoding.masks.keys:
+        encoding.masks.fill(progress, accelerator)
+    return encoding.masks
 
 
 def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
@@ -291,6 +314,12 @@ def _latent_cache(
     if any_process(accelerator, not fits):  # each sees the machine's free memory at another moment
         return None
     return LatentCache(MemoryStore(), address, wanted, partial(_load_vae, files, dtype, device))
+
+
+def _mask_cache(latents: LatentCache, pictures: TrainingPictures, files: ModelFiles, cache: OpenCache) -> MaskCache:
+    """Return the cache of masks, kept where the latents are."""
+    store = MemoryStore() if latents.is_in_memory else cache.stores["masks"]
+    return MaskCache(store, MaskAddress.here(files.geometry().vae_factor), pictures.frames())
 
 
 def _load_vae(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> AutoencoderKL:

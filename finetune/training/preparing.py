@@ -80,6 +80,9 @@ def prepare(
         "text": sum(len(each.missing()) for each in texts),
         "latents": sum(len(each.missing()) for each in latents),
     }
+    masks = encoding.masks
+    if masks is not None and masks.keys:
+        wanted["masks"], encoded["masks"] = len(masks.keys), len(masks.missing())
     if not only_record:
         shown = listener if accelerator.is_main_process else None
         for name, each in (("captions", encoding.text), ("prompts", encoding.refiner_text)):
@@ -87,6 +90,8 @@ def prepare(
                 each.fill(_progress(shown, stop, name), accelerator)
         for own in latents:
             own.fill(_progress(shown, stop, "latents"), accelerator)
+        if masks is not None and masks.keys:
+            masks.fill(_progress(shown, stop, "masks"), accelerator)
     never = recipe.training.cache_latents == "never"
     reasons = {
         "text": "an encoder is trained",

@@ -17,7 +17,7 @@ class StepOutput:
 
     Attributes:
         loss: (), with its graph: the weighted errors times the samples' weights, summed.
-        per_sample: (B,), detached: each sample's mean squared error before any weighting.
+        per_sample: (B,), detached: each sample's mean squared error, over what its mask keeps, before any weighting.
         weighted: (B,), detached: the same after the objective's weighting.
         timesteps: (B,), the noise levels drawn.
     """
@@ -58,7 +58,19 @@ def train_step(
     )[0]
 
     target = objective.target(noise_scheduler, latents, noise, timesteps)
-    per_sample = (model_pred.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
+    per_sample = masked_mean((model_pred.float() - target.float()).square(), batch.loss_mask)  # (B,)
     weighted = per_sample * objective.weights(noise_scheduler, timesteps)
     loss = torch.dot(weighted, batch.sample_weights)
     return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of values (B, 4, h, w) weighted by a mask (B, 1, h, w) or None, (B,).
+
+    It is divided by the mask's own mean, so that a picture counts as much whatever share of it is kept, and a mask of
+    ones changes nothing, to the bit. Where a cut leaves nothing of what is kept, the mean is 0.
+    """
+    if mask is None:
+        return values.mean(dim=(1, 2, 3))
+    kept = mask.mean(dim=(1, 2, 3))  # (B,)
+    return (values * mask).mean(dim=(1, 2, 3)) / kept.where(kept > 0, 1.0)

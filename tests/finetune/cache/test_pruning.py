@@ -58,11 +58,11 @@ def test_what_nobody_asks_for_goes_and_all_else_stays(cache):
     before = sum(_sizes(cache).values())
     found = _prune(cache)
     assert _there(cache) == [0, 1, 2, 3, 4, 5, 8]
-    assert found.unused_values == {"latents": 2, "text": 1}
+    assert found.unused_values == {"latents": 2, "masks": 0, "text": 1}
     assert found.unused_bytes == 3 * VALUE_BYTES
     assert found.freed_bytes == before - sum(_sizes(cache).values()) > 3 * VALUE_BYTES
     again = _prune(cache)
-    assert again.unused_values == {"latents": 0, "text": 0}
+    assert again.unused_values == {"latents": 0, "masks": 0, "text": 0}
     assert again.freed_bytes == 0
 
 

@@ -113,9 +113,9 @@ def test_pruning_by_a_recipes_name_finds_out_what_it_asks_for_now(capsys: pytest
     Path("pictures/4.txt").write_text("something else", encoding="utf-8")
     words = ["--prune", "small.yaml"]
     [said] = _json(capsys, *words, "--dry-run")["caches"]
-    assert said["unused_values"] == {"latents": 0, "text": 0}, "'wide' asks for the old caption"
+    assert said["unused_values"] == {"latents": 0, "masks": 0, "text": 0}, "'wide' asks for the old caption"
     [said] = _json(capsys, *words, "--dry-run", "--forget", "wide")["caches"]
-    assert said["unused_values"] == {"latents": 5, "text": 1}
+    assert said["unused_values"] == {"latents": 5, "masks": 0, "text": 1}
     assert main(["data", "cache", *words, "--forget", "wide"]) == 0
     printed = capsys.readouterr().out
     assert "Removed 5 latents and 1 text, which nobody asked for" in printed
@@ -129,10 +129,10 @@ def test_pruning_without_a_name_goes_by_what_is_recorded(capsys: pytest.CaptureF
     Path("pictures/4.txt").write_text("something else", encoding="utf-8")
     words = ["--prune", "--folder", "out/_cache"]
     [said] = _json(capsys, *words)["caches"]
-    assert said["unused_values"] == {"latents": 0, "text": 0}, "the old caption is what was asked for last"
+    assert said["unused_values"] == {"latents": 0, "masks": 0, "text": 0}, "the old caption is what was asked for last"
     _json(capsys, "small.yaml")
     [said] = _json(capsys, *words)["caches"]
-    assert said["unused_values"] == {"latents": 0, "text": 1}
+    assert said["unused_values"] == {"latents": 0, "masks": 0, "text": 1}
 
 
 def test_a_killed_build_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_a_killed_build_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]
     finished = _json(capsys, "small.yaml")
     assert 0 < finished["latents"]["encoded"] < 4
     [said] = _json(capsys, "--prune", "--folder", "out/_cache")["caches"]
-    assert said["unused_values"] == {"latents": 0, "text": 0}
+    assert said["unused_values"] == {"latents": 0, "masks": 0, "text": 0}
 
 
 def _slow_build(number: signal.Signals) -> int:

@@ -1,4 +1,4 @@
-"""Masks in files: found for their pictures, never taken for pictures, and refused by name where they cannot be meant."""
+"""Masks in files: found for their pictures, never taken for pictures, refused by name where they cannot be meant."""
 
 import json
 from pathlib import Path
@@ -58,9 +58,9 @@ def test_masks_in_a_folder_lie_as_the_pictures_do_and_may_lie_among_them(tmp_pat
     report = scan(tmp_path, FileMask(folder=tmp_path / "masks"))
     assert masks_of(report) == {"a.jpg": "a.png", "sub/a.webp": "sub/a.png"}
     assert not [note for note in report.notes if "mask" in note.kind]
-    with pytest.raises(SourceError, match="masks: .* is the folder of the pictures itself"):
+    with pytest.raises(SourceError, match=r"masks: .* is the folder of the pictures itself"):
         scan(tmp_path, FileMask(folder=tmp_path))
-    with pytest.raises(SourceError, match="masks: .*nowhere does not exist"):
+    with pytest.raises(SourceError, match=r"masks: .*nowhere does not exist"):
         scan(tmp_path, FileMask(folder=tmp_path / "nowhere"))
 
 
