@@ -51,12 +51,21 @@ class FolderSource(SourceOptions):
         captions: 'files' takes them from text files beside the pictures, 'metadata' from `metadata.jsonl`; 'auto'
             from `metadata.jsonl` where it names the picture, else from the text file.
         caption_extension: the ending of a caption's file, which has its picture's name otherwise.
+        more_caption_extensions: endings that are read as well; two files of one picture must say the same.
+        metadata_file: read in place of `metadata.jsonl`, wherever it lies: `.json` as kohya's tools write it, or a
+            `.jsonl`, `.csv` or `.parquet`. The names in it are those of pictures in the folder.
+        only_named: whether pictures that no metadata file names are passed over.
+        caption_otherwise: the caption of a picture that has none.
     """
 
     path: Path
     recursive: bool = True
     captions: Literal["auto", "files", "metadata"] = "auto"
     caption_extension: str = ".txt"
+    more_caption_extensions: tuple[str, ...] = ()
+    metadata_file: Path | None = None
+    only_named: bool = False
+    caption_otherwise: str | None = None
 
     @property
     def label(self) -> str:

@@ -76,6 +76,9 @@ class FolderSource(_SourceOptions):
 (columns `file_name`, `text`), or auto: a metadata file where there is one, else text files."""
     caption_extension: CaptionExtension = ".txt"
     """The ending of a caption's file, which has its picture's name otherwise."""
+    metadata_file: PathText | None = None
+    """A file that is read in place of the folder's metadata.jsonl, wherever it lies: `.json` as kohya's tools write \
+it (pictures' names with `caption` and `tags`), or a .jsonl, .csv or .parquet; null reads the folder's own."""
 
 
 class KohyaSource(_SourceOptions):

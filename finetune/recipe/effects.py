@@ -160,6 +160,8 @@ def _caption_extension(recipe: Recipe) -> Iterator[str]:
     for index, source in enumerate(recipe.data.sources):
         if source.kind == "folder" and source.captions == "metadata" and _was_written(source, "caption_extension"):
             yield f"data.sources.{index}.caption_extension: has no effect with captions: metadata"
+        if source.kind == "folder" and source.captions == "files" and source.metadata_file is not None:
+            yield f"data.sources.{index}.metadata_file: has no effect with captions: files"
 
 
 def _wording(recipe: Recipe) -> Iterator[str]:

@@ -133,6 +133,7 @@ def imageset_source(source: Source, training: Training) -> imagesets.Source:
                 recursive=source.recursive,
                 captions=source.captions,
                 caption_extension=source.caption_extension,
+                metadata_file=None if source.metadata_file is None else resolve_data_path(source.metadata_file),
                 **vars(options),
             )
         case KohyaSource():

@@ -83,7 +83,7 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "", *, keep
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         return MetadataLine(number, problem=f'needs a "file_name"{example}')
-    problem = _path_problem(name)
+    problem = path_problem(name)
     if problem is not None:
         return MetadataLine(number, problem=f"names {name!r}, {problem}")
     text = entry.get("text")
@@ -108,7 +108,7 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "", *, keep
         return MetadataLine(
             number, problem=f'gives {name!r} an "aesthetic_score" of {shown}: needs a number from 0 to 10'
         )
-    return MetadataLine(number, _normal(name), caption, None if score is None else float(score))
+    return MetadataLine(number, normal_name(name), caption, None if score is None else float(score))
 
 
 def _is_caption(text: object) -> bool:
@@ -116,7 +116,7 @@ def _is_caption(text: object) -> bool:
     return text is None or isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))
 
 
-def _path_problem(name: str) -> str | None:
+def path_problem(name: str) -> str | None:
     """Say why a file name must not be followed: it is absolute, or climbs out of the folder."""
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root:
@@ -129,7 +129,7 @@ def _path_problem(name: str) -> str | None:
     return None
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
     """Take out `.`, `..` and doubled slashes, of a name that stays inside."""
     parts: list[str] = []
     for part in PurePosixPath(name).parts:

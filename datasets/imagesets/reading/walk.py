@@ -6,6 +6,7 @@ Nothing outside the folder is entered or followed: links that lead out are named
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from imagesets.decoding import PICTURE_LIKE
@@ -34,6 +35,11 @@ class Found:
     odd: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+
+    @cached_property
+    def picture_names(self) -> frozenset[str]:
+        """The pictures again, to look one up; to be asked for once the walk has ended."""
+        return frozenset(self.pictures)
 
     @property
     def num_passed_over(self) -> int:

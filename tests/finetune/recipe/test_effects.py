@@ -99,6 +99,9 @@ def test_a_caption_ending_nobody_reads(tmp_path: Path) -> None:
     text = REAL.replace("path: pictures", "path: pictures, captions: metadata, caption_extension: .cap")
     [line] = warnings_of(text, tmp_path)
     assert line.startswith("data.sources.0.caption_extension: has no effect with captions: metadata")
+    text = REAL.replace("path: pictures", "path: pictures, captions: files, metadata_file: meta_cap.json")
+    [line] = warnings_of(text, tmp_path)
+    assert line.startswith("data.sources.0.metadata_file: has no effect with captions: files")
 
 
 @pytest.mark.parametrize(
