@@ -109,6 +109,7 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
     Raises:
         DataError: a source cannot be read at all.
     """
+    from finetune.model.text_tokens import reading_of
     from finetune.model.token_counts import open_token_counter
     from finetune.training.data import plan_pictures, scan_pictures
     from finetune.training.inspecting import training_plan
@@ -119,7 +120,7 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
         report = scan_pictures(recipe, partial(bar, "reading"))
         pictures = plan_pictures(recipe, report) if report.samples else None
         plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
-        counter = open_token_counter(recipe.model, plan.max_tokens)
+        counter = open_token_counter(recipe.model, reading_of(recipe.training))
         return inspect_pictures(
             recipe.name if is_recipe else plan.sources[0].label,
             report,

@@ -195,7 +195,8 @@ def _joined(hidden: Tensor, texts: Sequence[TokenChunks]) -> list[Tensor]:
     """Weigh each text's states, (chunks, 77, width) for all texts, and join them along the tokens."""
     joined = []
     for text, states in zip(texts, hidden.split([len(text.ids) for text in texts]), strict=True):
-        weighted = states if text.weights is None else weigh(states, torch.tensor(text.weights, device=states.device))
+        weights = None if text.weights is None else torch.tensor(text.weights, dtype=torch.float64)
+        weighted = states if weights is None else weigh(states, weights)
         joined.append(weighted.reshape(1, -1, weighted.shape[-1]))
     return joined
 

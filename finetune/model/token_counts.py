@@ -6,15 +6,16 @@ A model that is not on this machine yet is not fetched for it: CLIP's vocabulary
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from finetune.errors import RecipeError
 from finetune.model.clip_vocabulary import END, START, clip_vocabulary
+from finetune.model.text_tokens import Reading, TextTokens, read_texts
 from finetune.recipe.schema import FolderModel, HubModel, MiniatureModel, Model, SingleFileModel
+from imagesets.emphasis import places_in
 from imagesets.inspection import TokenCount
 
 _PARTS = ("tokenizer", "tokenizer_2")
@@ -30,47 +31,53 @@ class TokenCounter:
     Attributes:
         tokenizers: by name, 'tokenizer' and 'tokenizer_2'; a refiner has the second alone.
         origin: in words, whose they are.
-        max_tokens: how many an encoder is given, begin and end included.
+        reading: how much of a caption is read, and whether brackets in it are weights.
     """
 
     tokenizers: dict[str, Tokenizer]
     origin: str
-    max_tokens: int = 77
+    reading: Reading = field(default_factory=Reading)
 
     def __call__(self, captions: Sequence[str]) -> list[tuple[TokenCount, ...]]:
-        """Return what each tokenizer makes of each caption."""
+        """Return what each tokenizer makes of each caption; weights' brackets are not counted, nor begin and end."""
         distinct = list(dict.fromkeys(captions))
         counted: dict[str, list[TokenCount]] = {caption: [] for caption in distinct}
         for name, tokenizer in self.tokenizers.items():
             for start in range(0, len(distinct), _BATCH):
                 batch = distinct[start : start + _BATCH]
-                for caption, encoding in zip(batch, tokenizer.encode_batch(batch), strict=True):
-                    counted[caption].append(self._count(name, caption, encoding))
+                for caption, tokens in zip(batch, read_texts(tokenizer, batch, self.reading), strict=True):
+                    counted[caption].append(self._count(name, caption, tokens))
         return [tuple(counted[caption]) for caption in captions]
 
-    def _count(self, name: str, caption: str, encoding: Any) -> TokenCount:
-        count = len(encoding.ids)
-        if count <= self.max_tokens:
-            return TokenCount(name, count)
-        # The end takes the last place that is read, so the token that stood there is the first one cut off.
-        return TokenCount(name, count, caption[encoding.offsets[self.max_tokens - 1][0] :].strip())
+    def _count(self, name: str, caption: str, tokens: TextTokens) -> TokenCount:
+        if not tokens.num_cut_off:
+            return TokenCount(name, len(tokens.ids))
+        begin = tokens.begin_of(tokens.num_read)
+        if self.reading.weighted:
+            begin = places_in(caption)[begin]
+        return TokenCount(name, len(tokens.ids), caption[begin:].strip())
 
 
-def open_token_counter(model: Model, max_tokens: int = 77) -> TokenCounter:
+def open_token_counter(model: Model, reading: Reading | None = None) -> TokenCounter:
     """Find a model's tokenizers on this machine.
+
+    Args:
+        model: whose tokenizers count.
+        reading: how captions are read; None: as a recipe has it that does not say.
 
     Raises:
         RecipeError: the recipe names files that are not there, or no tokenizers.
     """
     folder, origin = _find(model)
+    reading = Reading() if reading is None else reading
     if folder is None:
         vocabulary, merges = clip_vocabulary()
         both = {part: build_tokenizer(vocabulary, merges, pad) for part, pad in zip(_PARTS, (END, "!"), strict=True)}
-        return TokenCounter(both, origin, max_tokens)
+        return TokenCounter(both, origin, reading)
     found = {part: read_tokenizer(folder / part) for part in _PARTS if (folder / part).is_dir()}
     if not found:
         raise RecipeError(f"{folder} holds no tokenizer: tokenizer_2/vocab.json is missing")
-    return TokenCounter(found, origin, max_tokens)
+    return TokenCounter(found, origin, reading)
 
 
 def _find(model: Model) -> tuple[Path | None, str]:

@@ -43,7 +43,7 @@ class TrainingPlan:
         flip_probability: how often a picture is mirrored.
         background: the colour under see-through parts, as '#rrggbb'.
         stops_at_bad: whether a picture that cannot be used stops the run.
-        max_tokens: how many tokens of a caption the encoders are given, begin and end included.
+        max_tokens: how many tokens of a caption are read, begin and end not counted.
     """
 
     buckets: tuple[Size, ...]
@@ -56,7 +56,7 @@ class TrainingPlan:
     flip_probability: float = 0.0
     background: str = "#ffffff"
     stops_at_bad: bool = True
-    max_tokens: int = 77
+    max_tokens: int = 225
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TokenCount:
 
     Attributes:
         tokenizer: 'tokenizer' or 'tokenizer_2'.
-        count: of tokens, begin and end included.
+        count: of tokens, begin and end not counted.
         beyond: the end of the caption that the encoder is not given; '' where it is given all.
     """
 

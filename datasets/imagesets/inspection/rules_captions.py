@@ -9,6 +9,8 @@ from imagesets.inspection.rules_pictures import item_of
 from imagesets.inspection.strays import StrayCaption
 
 _SHOWN_CHARACTERS = 60
+_MOST_TOKENS = 225
+"""As many as a recipe lets be read."""
 
 
 def _missing(facts: SetFacts) -> Iterator[Finding]:
@@ -116,13 +118,14 @@ def _long(facts: SetFacts) -> Iterator[Finding]:
     long = [picture for picture in facts.pictures if picture.beyond]
     if long:
         limit = facts.plan.max_tokens
+        more = ", or let more be read: training.max_caption_tokens=225" if limit < _MOST_TOKENS else ""
         long.sort(key=lambda picture: (-picture.num_tokens, picture.index))
         yield Finding(
             "long_caption",
             "warning",
-            f"{count_of(len(long), 'caption is', 'captions are')} longer than {limit} tokens, begin and end "
-            "included; the rest is not read",
-            "Shorten them, or put first what matters; the page and --json show what is cut off",
+            f"{count_of(len(long), 'caption is', 'captions are')} longer than the {limit} tokens that are read; "
+            "the rest is cut off",
+            f"Shorten them, or put first what matters{more}; the page and --json show what is cut off",
             tuple(
                 item_of(picture, f"{picture.num_tokens} tokens; not read: “{_short(picture.beyond)}”")
                 for picture in long

@@ -148,12 +148,20 @@ def _passed_over(facts: SetFacts) -> Iterator[Finding]:
         )
 
 
-SET_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (
-    _lonely,
-    _short_batches,
-    _small_set,
-    _few_steps,
-    _same,
-    _near,
-    _passed_over,
-)
+def _beginning(facts: SetFacts) -> Iterator[Finding]:
+    yield Finding(
+        "beginning_of_stream",
+        "note",
+        f"Only the first {count_of(len(facts.pictures) + len(facts.report.bad), 'picture')} were looked at: a source "
+        "is read as it comes",
+        "To look at all of them, set streaming: false",
+    )
+
+
+SET_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_same, _near, _passed_over)
+
+EPOCH_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_lonely, _short_batches, _small_set, _few_steps)
+"""What can be said only of a set that is known whole."""
+
+BEGINNING_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_beginning,)
+"""What is said instead where it is not."""

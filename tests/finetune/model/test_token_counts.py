@@ -9,6 +9,8 @@ from transformers import CLIPTokenizer
 
 from finetune.errors import RecipeError
 from finetune.model.single_file import clip_tokenizer
+from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading
 from finetune.model.token_counts import open_token_counter, read_tokenizer
 from finetune.recipe.schema import FolderModel, HubModel, MiniatureModel, SingleFileModel
 
@@ -37,7 +39,7 @@ def test_counts_are_those_of_transformers_for_clips_vocabulary(pad: str) -> None
     counted = open_token_counter(HUB)(CAPTIONS)
     which = 0 if pad != "!" else 1
     for caption, counts in zip(CAPTIONS, counted, strict=True):
-        assert counts[which].count == len(theirs(caption).input_ids), caption
+        assert counts[which].count == len(theirs(caption).input_ids) - 2, caption
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
@@ -46,13 +48,13 @@ def test_counts_are_those_of_transformers_for_the_miniature(part: str) -> None:
     counted = open_token_counter(MiniatureModel())(CAPTIONS)
     for caption, counts in zip(CAPTIONS, counted, strict=True):
         [count] = [count.count for count in counts if count.tokenizer == part]
-        assert count == len(theirs(caption).input_ids), caption
+        assert count == len(theirs(caption).input_ids) - 2, caption
 
 
 def test_the_two_tokenizers_of_sdxl_differ_where_their_padding_does() -> None:
     first, second = open_token_counter(HUB)(["wow!!!"])[0]
-    assert (first.tokenizer, first.count) == ("tokenizer", 4)
-    assert (second.tokenizer, second.count) == ("tokenizer_2", 6)
+    assert (first.tokenizer, first.count) == ("tokenizer", 2)
+    assert (second.tokenizer, second.count) == ("tokenizer_2", 4)
 
 
 @pytest.mark.parametrize("caption", [caption for caption in CAPTIONS if len(caption) > 200])
@@ -60,8 +62,8 @@ def test_what_is_beyond_is_exactly_what_is_not_read(caption: str) -> None:
     """Taking it away leaves the tokens that are read, and no more of the caption could be taken or left."""
     theirs = clip_tokenizer("<|endoftext|>")
     read = theirs(caption, truncation=True, max_length=77).input_ids
-    first, _ = open_token_counter(HUB)([caption])[0]
-    assert first.count > 77
+    first, _ = open_token_counter(HUB, Reading(75))([caption])[0]
+    assert first.count > 75
     assert first.beyond
     assert caption.rstrip().endswith(first.beyond)
     kept = caption.rstrip()[: -len(first.beyond)]
@@ -74,9 +76,33 @@ def test_what_is_beyond_is_exactly_what_is_not_read(caption: str) -> None:
 def test_short_captions_have_nothing_beyond_and_a_larger_limit_reads_more() -> None:
     assert all(not count.beyond for counts in open_token_counter(HUB)(CAPTIONS[:8]) for count in counts)
     long = CAPTIONS[8]
-    short, longer = (open_token_counter(HUB, limit)([long])[0][0].beyond for limit in (77, 152))
+    short, longer = (open_token_counter(HUB, Reading(limit))([long])[0][0].beyond for limit in (75, 150))
     assert len(longer) < len(short)
     assert short.endswith(longer)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("limit", [75, 150, 225])
+def test_what_is_counted_as_cut_off_is_what_training_cuts_off(limit: int, weighted: bool) -> None:
+    long = "(a very (red:1.3) scarf), [standing] there, " * 30
+    captions = [*CAPTIONS, long, long.replace("(", "\\(").replace(")", "\\)")]
+    reading = Reading(limit, weighted)
+    trained = TextReader(clip_tokenizer("<|endoftext|>"), clip_tokenizer("!"), reading).read(captions)
+    counted = open_token_counter(HUB, reading)(captions)
+    assert any(each.num_cut_off for each in trained)
+    for caption, given, counts in zip(captions, trained, counted, strict=True):
+        assert bool(given.num_cut_off) == any(count.beyond for count in counts), caption
+        assert all(caption.rstrip().endswith(count.beyond) for count in counts)
+
+
+def test_weights_are_not_counted_and_what_is_beyond_is_as_it_was_written() -> None:
+    caption = "cat " * 73 + "(a small (dog:1.2), [far] away:1.4) in \\(brackets\\)"
+    first, second = open_token_counter(HUB, Reading(75, weighted=True))([caption])[0]
+    assert first.count == second.count == 73 + 10  # a small dog , far away in ( brackets )
+    assert first.beyond == "dog:1.2), [far] away:1.4) in \\(brackets\\)"
+    plain, _ = open_token_counter(HUB, Reading(75))([caption])[0]
+    assert plain.count > first.count
+    assert plain.beyond.startswith("small (dog")
 
 
 def test_whose_tokenizers_count_is_said() -> None:
@@ -115,7 +141,7 @@ def test_counting_needs_no_torch() -> None:
         "import sys\n"
         "from finetune.model.token_counts import open_token_counter\n"
         "from finetune.recipe.schema import HubModel\n"
-        "assert open_token_counter(HubModel(id='a/b'))(['a cat'])[0][0].count == 4\n"
+        "assert open_token_counter(HubModel(id='a/b'))(['a cat'])[0][0].count == 2\n"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -12,6 +12,8 @@ _TAGS_SHOWN = 30
 _ASPECTS = ((1, 1), (16, 9), (9, 16), (3, 2), (2, 3), (21, 9), (9, 21), (4, 3), (3, 4))
 """The first have precedence where there is no room for all."""
 _SCALES = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
+_FEW_TOKENS = 75.0
+"""The axis of tokens goes this far at least, so that short captions look short."""
 _TICK_ROOM = 9.0
 """Between two ticks, in percent of the axis, so that their labels do not touch."""
 
@@ -125,10 +127,10 @@ def token_histogram(inspection: Inspection) -> Histogram | None:
     values = [float(picture.num_tokens) for picture in inspection.facts.pictures if picture.tokens]
     if not values:
         return None
-    high = max(limit * 1.1, *values) + 1
+    high = max(_FEW_TOKENS, *values) * 1.1  # the limit is on it where captions come near it
     step = 25 if high < 200 else 75 if high < 600 else 300
-    ticks = [(float(limit), f"{limit}")]
-    ticks += [(float(at), f"{at}") for at in range(0, int(high), step)]
+    places = [*([limit] if limit < high else []), *(at for at in range(0, int(high), step) if at != limit)]
+    ticks = [(float(at), f"{at}") for at in places]
     return _histogram(values, 0.0, high, 28, ticks, marked_from=limit + 0.5)
 
 
