@@ -41,7 +41,7 @@ class Opening:
     max_pixels: int
 
     def open(
-        self, entries: Iterable[SourcedEntry], count: int | None = None
+        self, entries: Iterable[SourcedEntry], count: int | None = None, part: int = _MAX_PART
     ) -> Generator[Sample | BadPicture, None, None]:
         """Open every entry's picture whole, as training will, several processes at a time; give results in order.
 
@@ -50,11 +50,12 @@ class Opening:
         Args:
             entries: each with its source.
             count: how many there are, where it is known.
+            part: how many one process is asked for at once, at most.
 
         Raises:
             DecoderError: no process that decodes can be started.
         """
-        num_processes, size = self.decoders.num_processes, _MAX_PART
+        num_processes, size = self.decoders.num_processes, part
         if count is not None:
             num_processes = max(1, min(num_processes, count // _PICTURES_FOR_A_PROCESS))
             size = max(1, min(size, count // (4 * num_processes)))
@@ -62,13 +63,13 @@ class Opening:
         under_way: deque[Future[list[Sample | BadPicture]]] = deque()
         threads = ThreadPoolExecutor(num_processes)
         try:
-            while part := list(islice(waiting, size)):
-                under_way.append(threads.submit(self._open_part, part))
+            while asked := list(islice(waiting, size)):
+                under_way.append(threads.submit(self._open_part, asked))
                 if len(under_way) > 2 * num_processes:
                     yield from under_way.popleft().result()
             while under_way:
                 yield from under_way.popleft().result()
-        except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C in here, or in whoever goes over the results
+        except KeyboardInterrupt:
             self.decoders.stop()  # nobody waits for what is under way
             raise
         finally:
@@ -113,7 +114,7 @@ class Opening:
             buckets=source.buckets,
             wording=wording,
             written="" if wording is None else caption,
-            trigger="" if wording is None else source.trigger,
+            trigger=source.trigger,
             loss_weight=source.loss_weight,
             mask=mask,
             decoders=self.decoders,

@@ -56,7 +56,7 @@ class Sample:
         buckets: the (height, width) it may be trained at; None for those of the whole set.
         wording: what is done to its caption at each showing; None leaves it as it is.
         written: the caption that is worded, as the source has it; each line one of its own where lines are chosen.
-        trigger: the word put before what the wording has given.
+        trigger: the word that calls up what is learned; '' where there is none.
         loss_weight: what its loss counts beside that of others, which is 1.
         mask: which of its parts count; None where all do.
         decoders: the processes that open it; None opens it in this one, for a picture of one's own making.
@@ -183,12 +183,14 @@ class ScanReport:
         bad: what cannot be used, each with its reason.
         notes: what is allowed and may not be meant.
         ignored: names of what is no picture and was passed over: hidden files, other kinds of files.
+        is_beginning: whether these are only the first pictures of what is read as it comes.
     """
 
     samples: tuple[Sample, ...]
     bad: tuple[BadPicture, ...]
     notes: tuple[Note, ...] = ()
     ignored: tuple[str, ...] = ()
+    is_beginning: bool = False
 
     def describe_bad(self, shown: int = 20) -> str:
         """Return the message for a person: how many cannot be used, and the first `shown` with their reasons."""

@@ -5,13 +5,16 @@ Each picture is decoded whole, as training will, so that what is found here is a
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 
 from imagesets.colours import parse_colour
-from imagesets.entries import Opening
+from imagesets.entries import Opening, SourcedEntry
 from imagesets.opening.decoders import Decoders, shared_decoders
 from imagesets.reading.listing import list_source
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
 from imagesets.sources import Entry, Listing, Source
+from imagesets.streams import mixed, open_streams
 
 __all__ = ["BadPicture", "Note", "Sample", "ScanReport", "scan_sources"]
 
@@ -39,24 +42,65 @@ def scan_sources(
     """
     opening = Opening(decoders or shared_decoders(max_pixels), parse_colour(background), max_pixels)
     listings = [(source, list_source(source)) for source in sources]
-    total = sum(len(listing.entries) for _, listing in listings)
+    entries = [(source, entry) for source, listing in listings for entry in listing.entries]
+    report = _opened(entries, opening, progress)
+    unused = [note for source, listing in listings for note in _unused(source, listing)]
+    ignored = tuple(name for _, listing in listings for name in listing.ignored)
+    return replace(report, notes=(*report.notes, *unused, *_duplicates(report.samples)), ignored=ignored)
+
+
+def scan_beginning(
+    sources: Sequence[Source],
+    count: int,
+    background: str = "#ffffff",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Callable[[int, int], None] | None = None,
+    decoders: Decoders | None = None,
+) -> ScanReport:
+    """Open and decode the first pictures of sources that are read as they come, mixed as training mixes them.
+
+    Args:
+        sources: where to look; others than streams are listed whole.
+        count: how many pictures, at most. Of a stream their bytes stay in memory with the samples.
+        background: as `scan_sources`'s, as are the rest and what is raised.
+        max_pixels: so, too.
+        progress: so, too.
+        decoders: so, too.
+    """
+    opening = Opening(decoders or shared_decoders(max_pixels), parse_colour(background), max_pixels)
+    first = list(islice(mixed(open_streams(sources), ("beginning",), lambda _number: True), count))
+    seen: set[tuple[str, str]] = set()
+    entries = []
+    for streamed in first:  # a picture that is repeated is looked at once
+        key = (streamed.source.label, streamed.entry.name)
+        if key not in seen:
+            seen.add(key)
+            entries.append((streamed.source, streamed.entry))
+    report = _opened(entries, opening, progress)
+    return replace(report, notes=(*report.notes, *_duplicates(report.samples)), is_beginning=True)
+
+
+def _opened(
+    entries: Sequence[SourcedEntry], opening: Opening, progress: Callable[[int, int], None] | None
+) -> ScanReport:
+    """Open every entry's picture and sort out what can be used."""
     samples: list[Sample] = []
     bad: list[BadPicture] = []
     notes: list[Note] = []
-    for source, listing in listings:
-        entries = [(source, entry) for entry in listing.entries]
-        with closing(opening.open(entries, len(entries))) as results:
-            for entry, result in zip(listing.entries, results, strict=True):
+    with closing(opening.open(entries, len(entries))) as results:
+        try:
+            for (source, entry), result in zip(entries, results, strict=True):
                 if isinstance(result, Sample):
                     samples.append(result)
                     notes += _notes(result, entry, source)
                 else:
                     bad.append(result)
                 if progress is not None:
-                    progress(len(samples) + len(bad), total)
-        notes += _unused(source, listing)
-    ignored = tuple(name for _, listing in listings for name in listing.ignored)
-    return ScanReport(tuple(samples), tuple(bad), (*notes, *_duplicates(samples)), ignored)
+                    progress(len(samples) + len(bad), len(entries))
+        except KeyboardInterrupt:
+            opening.decoders.stop()  # nobody waits for what is under way
+            raise
+    return ScanReport(tuple(samples), tuple(bad), tuple(notes))
 
 
 def _notes(sample: Sample, entry: Entry, source: Source) -> list[Note]:

@@ -112,8 +112,9 @@ def findings(
         "steps": recipe.training.steps,
     }
     if pictures is not None:
-        found["steps_per_epoch"] = pictures.steps_per_epoch
-        found["epochs"] = round(recipe.training.steps / pictures.steps_per_epoch, 2)
+        if not report.is_beginning:
+            found["steps_per_epoch"] = pictures.steps_per_epoch
+            found["epochs"] = round(recipe.training.steps / pictures.steps_per_epoch, 2)
         found["buckets"] = [
             {"height": height, "width": width, "pictures": count}
             for (height, width), count in sorted(bucket_counts(pictures).items())
@@ -138,13 +139,17 @@ def as_text(
     """Write what was found for a person."""
     lines = [f"{recipe.name}: {recipe.purpose}" if recipe.purpose else recipe.name]
     ignored = f", {len(report.ignored)} other files" if report.ignored else ""
-    lines.append(f"  pictures   {len(report.samples)} usable, {len(report.bad)} not{ignored}")
-    if pictures is not None:
+    first = " of the first ones; the rest is read as it comes" if report.is_beginning else ""
+    lines.append(f"  pictures   {len(report.samples)} usable, {len(report.bad)} not{ignored}{first}")
+    if pictures is not None and report.is_beginning:
+        lines.append(f"  steps      {recipe.training.steps} of {recipe.training.global_batch_size} pictures")
+    elif pictures is not None:
         epochs = recipe.training.steps / pictures.steps_per_epoch
         lines.append(
             f"  steps      {recipe.training.steps} of {recipe.training.global_batch_size} pictures, "
             f"{pictures.steps_per_epoch} an epoch: {epochs:.1f} epochs"
         )
+    if pictures is not None:
         lines.append("  buckets    height x width")
         largest = max(bucket_counts(pictures).values())
         for (height, width), count in sorted(bucket_counts(pictures).items()):

@@ -67,10 +67,9 @@ def _set_facts(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if plan.steps is not None:
         run = f"; {count_of(plan.steps, 'step')} are {plan.steps / plan.steps_per_epoch:.1f} epochs"
     batches = f" in batches of {plan.micro_batch_size}" if plan.micro_batch_size != per_step else ""
-    yield (
-        "epoch",
-        f"{count_of(facts.showings, 'showing')}, {count_of(plan.steps_per_epoch, 'step')} of {per_step}{batches}{run}",
-    )
+    if not facts.report.is_beginning:
+        steps = count_of(plan.steps_per_epoch, "step")
+        yield "epoch", f"{count_of(facts.showings, 'showing')}, {steps} of {per_step}{batches}{run}"
     sides = [side for picture in facts.pictures for side in picture.frame.original_size]
     scales = [picture.scale for picture in facts.pictures]
     yield "sizes", f"sides of {min(sides)} to {max(sides)} px, scaled by {min(scales):.2f} to {max(scales):.2f}"

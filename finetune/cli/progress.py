@@ -187,10 +187,11 @@ def describe(event: Event) -> str:
     match event["kind"]:
         case "run_started":
             start = f"resumed from step {event['resumed_from']}, " if event["resumed_from"] is not None else ""
-            return (
-                f"{event['name']}: {start}{event['total_steps']} steps, {event['num_pictures']} pictures, "
-                f"{event['steps_per_epoch']} steps an epoch, {event['num_parameters']:,} trainable parameters"
-            )
+            pictures = "pictures as they come"
+            if event["num_pictures"] is not None:
+                pictures = f"{event['num_pictures']} pictures, {event['steps_per_epoch']} steps an epoch"
+            parameters = f"{event['num_parameters']:,} trainable parameters"
+            return f"{event['name']}: {start}{event['total_steps']} steps, {pictures}, {parameters}"
         case "warning":
             return f"warning: {event['message']}"
         case "preview":

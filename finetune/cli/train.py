@@ -39,14 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.recipe import load_recipe, recipe_warnings
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # first, and alone: a mistake in it is told at once
-    from finetune.training.data import plan_pictures, require_usable, scan_pictures
+    from finetune.training.data import pictures_of
 
     for warning in recipe_warnings(recipe):
         print(f"warning: {warning}", file=sys.stderr)
     require_free_folder(recipe, resume=arguments.resume)
-    report = scan_pictures(recipe)
-    require_usable(report, recipe.data.on_bad_image)
-    pictures = plan_pictures(recipe, report)
+    pictures = pictures_of(recipe, lambda message: print(f"warning: {message}", file=sys.stderr))
     quiet_libraries()
     from finetune.training.signals import StoppedEarlyError
     from finetune.training.trainer import train

@@ -100,7 +100,7 @@ def export_lora(
 
 def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, optimizer: str) -> ExportFacts:
     """Gather what is known about a run from its recipe, manifest and events."""
-    lines = read_manifest(run.manifest)
+    lines = [line for line in read_manifest(run.manifest) if "stream" not in line]  # of a stream no picture is listed
     num_images = sum(line["repeats"] for line in lines)
     starts = [event for event in read_events(run.events)[0] if event["kind"] == "run_started"]
     steps_per_epoch = starts[-1]["steps_per_epoch"]
@@ -121,11 +121,11 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
         bucket_counts=_bucket_counts(lines),
         tag_frequency=_tag_frequency(lines),
         folders=_folders(lines),
-        num_images=num_images,
+        num_images=num_images or None,
         steps=step,
         max_steps=training.steps,
-        epoch=-(-step // steps_per_epoch),
-        num_epochs=-(-training.steps // steps_per_epoch),
+        epoch=None if steps_per_epoch is None else -(-step // steps_per_epoch),
+        num_epochs=None if steps_per_epoch is None else -(-training.steps // steps_per_epoch),
         micro_batch_size=training.micro_batch_size,
         global_batch_size=training.global_batch_size,
         gradient_checkpointing=training.gradient_checkpointing,

@@ -14,7 +14,7 @@ from finetune.model.text import TextStack
 from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.recipe.schema import LoraAdapter, Recipe, TextLora, UNetLora
 from finetune.training.groups import TrainedGroup
-from finetune.training.pictures import TrainingPictures
+from finetune.training.pictures import Pictures
 
 
 def open_trained_model(recipe: Recipe) -> ModelFiles:
@@ -32,14 +32,13 @@ def open_trained_model(recipe: Recipe) -> ModelFiles:
     return files
 
 
-def require_fitting_buckets(pictures: TrainingPictures, multiple: int) -> None:
+def require_fitting_buckets(pictures: Pictures, multiple: int) -> None:
     """Stop where a bucket in use has a side the model cannot take.
 
     Raises:
         DataError: with the bucket and what to set.
     """
-    for index in range(len(pictures.samples)):
-        bucket = pictures.bucket_of(index)
+    for bucket in sorted(pictures.used_buckets()):
         if any(side % multiple for side in bucket):
             raise DataError(
                 f"bucket {bucket[0]} x {bucket[1]} (height x width): this model takes multiples of {multiple}. "

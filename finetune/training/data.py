@@ -1,11 +1,12 @@
 """From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import imagesets
 import imagesets.masks
-from finetune.errors import AtelierError, DataError
+from finetune.errors import AtelierError, DataError, RecipeError
 from finetune.recipe import Recipe, resolve_data_path
 from finetune.recipe.schema import (
     AlphaMask,
@@ -20,21 +21,49 @@ from finetune.recipe.schema import (
     PaperBuckets,
     Source,
     Training,
+    VaeTraining,
     WebDatasetSource,
 )
-from finetune.training.pictures import Size, TrainingPictures
+from finetune.training.pictures import Pictures, Size, TrainingPictures
+from finetune.training.streamed import StreamedPictures
 from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
+from imagesets.colours import parse_colour
+from imagesets.entries import Opening
 from imagesets.masks import MaskOptions
+from imagesets.opening.decoders import shared_decoders
 from imagesets.reading.addresses import is_remote
-from imagesets.scan import ScanReport, scan_sources
+from imagesets.scan import BadPicture, ScanReport, scan_beginning, scan_sources
 from imagesets.sources import SourceOptions
+from imagesets.streams import is_stream, open_streams
 from imagesets.wording import Wording
+
+STREAM_LOOKED_AT = 200
+"""How many pictures of a stream are looked at by those who look before training."""
 
 _REASONS_SHOWN = 20
 
 
+def pictures_of(recipe: Recipe, warn: Callable[[str], None]) -> Pictures:
+    """Return what a recipe is trained on: its pictures, scanned and planned, or a stream of them.
+
+    Args:
+        recipe: the recipe.
+        warn: told of pictures of a stream that are left out.
+
+    Raises:
+        RecipeError: the recipe asks for what a stream cannot give.
+        DataError: a source cannot be read at all, or a picture cannot be used and the recipe says stop.
+        AtelierError: no process that decodes pictures can be started.
+    """
+    if streams_pictures(recipe):
+        return stream_pictures(recipe, warn)
+    report = scan_pictures(recipe)
+    require_usable(report, recipe.data.on_bad_image)
+    return plan_pictures(recipe, report)
+
+
 def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> ScanReport:
-    """Read and check every picture and caption the recipe names.
+    """Read and check every picture and caption the recipe names; of a stream its beginning.
 
     Args:
         recipe: the recipe.
@@ -45,11 +74,12 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
         AtelierError: no process that decodes pictures can be started.
     """
     data = recipe.data
+    scan = partial(scan_beginning, count=STREAM_LOOKED_AT) if streams_pictures(recipe) else scan_sources
     try:
-        return scan_sources(
+        return scan(
             [imageset_source(source, recipe.training) for source in data.sources],
             background=data.background,
-            max_pixels=round(data.max_megapixels * 1_000_000),
+            max_pixels=_max_pixels(recipe),
             progress=progress,
         )
     except imagesets.SourceError as error:
@@ -86,6 +116,78 @@ def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
         seed=recipe.seed,
         crops_per_picture=recipe.data.crops_per_picture,
     )
+
+
+def streams_pictures(recipe: Recipe) -> bool:
+    """Whether a source is read as it comes, and so the whole set is."""
+    return any(is_stream(imageset_source(source, recipe.training)) for source in recipe.data.sources)
+
+
+def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPictures:
+    """Open the sources of a recipe to be read as they come; those that are no streams are listed.
+
+    Args:
+        recipe: a recipe of which `streams_pictures` holds.
+        warn: told of pictures that are left out.
+
+    Raises:
+        RecipeError: it asks for what only a listed set can give.
+        DataError: a source cannot be read at all.
+    """
+    data, training = recipe.data, recipe.training
+    if isinstance(recipe.adapter, VaeTraining):
+        raise RecipeError("data.sources.*.streaming: training a VAE takes listed pictures. Set streaming: false")
+    if training.cache_latents == "always":
+        raise RecipeError(
+            "training.cache_latents: got 'always', but a source is read as it comes (streaming: true) and kept "
+            "nowhere. Set training.cache_latents=auto, or streaming: false"
+        )
+    max_pixels = _max_pixels(recipe)
+    try:
+        streams = open_streams([imageset_source(source, training) for source in data.sources])
+    except imagesets.SourceError as error:
+        raise DataError(str(error)) from error
+    return StreamedPictures(
+        streams=streams,
+        opening=Opening(shared_decoders(max_pixels), parse_colour(data.background), max_pixels),
+        buckets=bucket_sizes(data.buckets),
+        crop=data.crop,
+        flip_probability=data.flip_probability,
+        caption_dropout=training.caption_dropout,
+        micro_batch_size=training.micro_batch_size,
+        batches_per_step=training.global_batch_size // training.micro_batch_size,
+        seed=recipe.seed,
+        max_held=data.stream_buffer.pictures,
+        max_held_bytes=data.stream_buffer.megabytes * 2**20,
+        on_bad=_BadInStream(data.on_bad_image, warn),
+    )
+
+
+class _BadInStream:
+    """What is done with pictures of a stream that cannot be used: as a recipe says, stop, or tell of the first."""
+
+    def __init__(self, on_bad_image: str, warn: Callable[[str], None]) -> None:
+        self._stops = on_bad_image == "stop"
+        self._warn = warn
+        self._count = 0
+
+    def __call__(self, bad: BadPicture) -> None:
+        """Stop or warn.
+
+        Raises:
+            DataError: the recipe says so.
+        """
+        said = f"{bad.source}: {bad.name}: {bad.reason}"
+        if self._stops:
+            raise DataError(f"{said}\nMend or remove it, or leave such pictures out: data.on_bad_image=skip")
+        self._count += 1
+        if self._count <= _REASONS_SHOWN:
+            more = ". More of them are left out without a word" if self._count == _REASONS_SHOWN else ""
+            self._warn(f"left out: {said}{more}")
+
+
+def _max_pixels(recipe: Recipe) -> int:
+    return round(recipe.data.max_megapixels * 1_000_000)
 
 
 def bucket_sizes(buckets: Buckets) -> Sequence[Size]:

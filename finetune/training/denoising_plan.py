@@ -14,7 +14,7 @@ from finetune.preview.requests import PictureRequest
 from finetune.recipe import Recipe
 from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
 from finetune.training.encode import Encoding, Warn, plan_encoding
-from finetune.training.pictures import TrainingPictures
+from finetune.training.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DenoisingPlan:
     encoding: Encoding
 
 
-def plan_denoising(recipe: Recipe, pictures: TrainingPictures, accelerator: Accelerator, warn: Warn) -> DenoisingPlan:
+def plan_denoising(recipe: Recipe, pictures: Pictures, accelerator: Accelerator, warn: Warn) -> DenoisingPlan:
     """Find the models, and what has to be encoded with them; write down in the cache that it is wanted.
 
     Raises:

@@ -16,7 +16,7 @@ from finetune.errors import DivergedError
 from finetune.training.ema import WeightAverage
 from finetune.training.gradients import clip_gradients, gradient_norm, reduce_gradients, require_finite
 from finetune.training.groups import TrainedGroup, all_parameters
-from finetune.training.pictures import PlannedSample, TrainingPictures
+from finetune.training.pictures import Pictures, PlannedSample
 from finetune.training.randomness import BatchGenerator
 from finetune.training.schedules import Schedule
 from finetune.training.step import StepOutput
@@ -47,7 +47,7 @@ class TrainingState(Generic[TaskT_co]):
     """Everything the loop works on. What changes: the trainable parameters, the optimizer, the loss scale, the step."""
 
     task: TaskT_co
-    pictures: TrainingPictures
+    pictures: Pictures
     groups: dict[str, TrainedGroup]
     optimizer: Optimizer
     optimizer_kind: str

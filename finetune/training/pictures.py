@@ -1,13 +1,15 @@
 """Which picture is seen at which step, in which frame, with which caption: all pure functions of seed and step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from finetune.errors import DataError
 from imagesets.buckets import AssignedBuckets, assign_buckets
 from imagesets.framing import Frame, make_frame
+from imagesets.manifest import manifest_lines
 from imagesets.plan import EpochPlan, Item, epoch_plan
 from imagesets.randomness import key_to_fraction
 from imagesets.scan import Sample
@@ -30,6 +32,64 @@ class PlannedSample:
     frame: Frame
     caption: str | None
     key: str
+
+
+class Pictures(Protocol):
+    """What the loop trains on: a listed set, or a stream."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples in one forward pass."""
+        ...
+
+    @property
+    def batches_per_step(self) -> int:
+        """Forward passes in one optimizer step, over all processes."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps in which every picture is seen once a repeat; None where nobody knows."""
+        ...
+
+    @property
+    def num_pictures(self) -> int | None:
+        """How many there are; None where nobody knows."""
+        ...
+
+    @property
+    def has_finite_frames(self) -> bool:
+        """Whether what training can ask for is a finite set, which can be encoded beforehand."""
+        ...
+
+    @property
+    def has_finite_captions(self) -> bool:
+        """Whether the captions training can ask for are a finite set, which can be encoded beforehand."""
+        ...
+
+    def epoch_of(self, global_step: int) -> int:
+        """Return the epoch, from 0, that an optimizer step, from 1, belongs to."""
+        ...
+
+    def batches_of(self, global_step: int) -> tuple[tuple[PlannedSample, ...], ...]:
+        """Return the micro batches of one optimizer step, over all processes; an epoch's last step may have fewer."""
+        ...
+
+    def used_buckets(self) -> set[Size]:
+        """Return every (height, width) that pictures are, or may come to be, trained at."""
+        ...
+
+    def lines(self) -> Iterator[str]:
+        """Yield the manifest's lines."""
+        ...
+
+    def place(self) -> dict[str, Any] | None:
+        """Return what a checkpoint has to keep of how far they were gone over; None where the step says it all."""
+        ...
+
+    def go_to(self, global_step: int, place: Mapping[str, Any] | None) -> None:
+        """Go on behind a step that was taken."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +131,26 @@ class TrainingPictures:
         """The (height, width) each sample is trained at."""
         assigned: AssignedBuckets = self._assigned  # type: ignore[attr-defined]
         return assigned
+
+    @property
+    def num_pictures(self) -> int:
+        """How many there are."""
+        return len(self.samples)
+
+    def used_buckets(self) -> set[Size]:
+        """Return every (height, width) that a picture is trained at."""
+        return set(self.assigned)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the manifest's lines."""
+        return manifest_lines(self.samples, self.assigned)
+
+    def place(self) -> None:
+        """Return None: the step says what comes next."""
+        return
+
+    def go_to(self, _global_step: int, _place: Mapping[str, Any] | None) -> None:
+        """Do nothing: any step can be asked for."""
 
     def bucket_of(self, index: int) -> Size:
         """Return the (height, width) sample `index` is trained at."""

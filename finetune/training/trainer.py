@@ -26,12 +26,11 @@ from finetune.training.denoising_job import assemble_denoising
 from finetune.training.environment import differences, differing, environment_of
 from finetune.training.job import Job
 from finetune.training.loop import Task, TrainingState, training_loop
-from finetune.training.pictures import TrainingPictures
+from finetune.training.pictures import Pictures, TrainingPictures
 from finetune.training.recorder import Follower, Listener, Recorder
 from finetune.training.resume import require_same_training
 from finetune.training.signals import StoppedEarlyError, StopRequest, stop_on_signals
 from finetune.training.tracking import tracker_listener
-from imagesets.manifest import manifest_lines
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class TrainResult:
 
 
 def train(
-    recipe: Recipe, pictures: TrainingPictures, *, resume: bool = False, listeners: Sequence[Listener] = ()
+    recipe: Recipe, pictures: Pictures, *, resume: bool = False, listeners: Sequence[Listener] = ()
 ) -> TrainResult:
     """Train a recipe on its pictures into its run folder, or go on with what is there.
 
@@ -76,10 +75,10 @@ def train(
             return _run(recipe, pictures, job, recorder, stop)
 
 
-def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
+def inputs_of(recipe: Recipe, pictures: Pictures) -> dict[str, str]:
     """Return a hash of the pictures with their captions and buckets, and the model's identity."""
     digest = hashlib.sha256()
-    for line in _manifest(pictures):
+    for line in pictures.lines():
         digest.update(line.encode("utf-8", "backslashreplace"))
     return {
         "pictures or captions": digest.hexdigest(),
@@ -87,12 +86,8 @@ def inputs_of(recipe: Recipe, pictures: TrainingPictures) -> dict[str, str]:
     }
 
 
-def _manifest(pictures: TrainingPictures) -> Iterator[str]:
-    return manifest_lines(pictures.samples, pictures.assigned)
-
-
 def _train_as_follower(
-    recipe: Recipe, pictures: TrainingPictures, accelerator: Accelerator, stop: StopRequest, *, resume: bool
+    recipe: Recipe, pictures: Pictures, accelerator: Accelerator, stop: StopRequest, *, resume: bool
 ) -> TrainResult:
     """Take part in another process's run without writing."""
     run = RunFolder(Path(recipe.output_dir).expanduser() / recipe.name)
@@ -170,7 +165,7 @@ def memory_advice(recipe: Recipe) -> str:
 
 def assemble(
     recipe: Recipe,
-    pictures: TrainingPictures,
+    pictures: Pictures,
     accelerator: Accelerator,
     recorder: Recorder | None,
     stop: StopRequest,
@@ -183,6 +178,7 @@ def assemble(
         case LoraAdapter() | FullTraining():
             return assemble_denoising(recipe, pictures, accelerator, recorder, stop)
         case VaeTraining():
+            assert isinstance(pictures, TrainingPictures), "streams are refused for a VAE when they are planned"
             return assemble_autoencoding(recipe, pictures, accelerator, recorder, stop)
 
 
@@ -196,7 +192,7 @@ def _restore(recorder: Recorder, state: TrainingState[Task], *, resume: bool) ->
         resumed_from=None if checkpoint is None else checkpoint.step,
         environment=recorder.environment,
         steps_per_epoch=state.pictures.steps_per_epoch,
-        num_pictures=len(state.pictures.samples),
+        num_pictures=state.pictures.num_pictures,
         num_parameters=sum(parameter.numel() for parameter in state.parameters.values()),
     )
     for message in damaged:
@@ -234,12 +230,13 @@ def restore_state(state: TrainingState[Task], checkpoint: Checkpoint) -> None:
     state.scaler.load_state_dict(checkpoint.extra["scaler"])
     state.skipped_in_a_row = checkpoint.extra["skipped_in_a_row"]
     state.global_step = checkpoint.step
+    state.pictures.go_to(checkpoint.step, checkpoint.extra.get("pictures"))
 
 
-def _run(recipe: Recipe, pictures: TrainingPictures, job: Job, recorder: Recorder, stop: StopRequest) -> TrainResult:
+def _run(recipe: Recipe, pictures: Pictures, job: Job, recorder: Recorder, stop: StopRequest) -> TrainResult:
     """Train, then export."""
     state = job.state
-    write_lines(recorder.run.manifest, _manifest(pictures))
+    write_lines(recorder.run.manifest, pictures.lines())
     if state.global_step == 0 and recipe.preview.at_start:
         recorder.draw_previews(state)
     recorder.emit("stage", step=state.global_step, name="train", done=state.global_step, total=state.total_steps)

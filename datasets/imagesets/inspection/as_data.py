@@ -20,13 +20,15 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
         "summary": {
             "pictures": len(facts.pictures),
             "unusable": len(facts.report.bad),
-            "showings_per_epoch": facts.showings,
+            "showings_per_epoch": None if facts.report.is_beginning else facts.showings,
             "buckets": len(facts.buckets),
             "micro_batch_size": plan.micro_batch_size,
             "global_batch_size": plan.micro_batch_size * plan.batches_per_step,
-            "steps_per_epoch": plan.steps_per_epoch,
+            "steps_per_epoch": None if facts.report.is_beginning else plan.steps_per_epoch,
             "steps": plan.steps,
-            "epochs": round(plan.steps / plan.steps_per_epoch, 2) if plan.steps and plan.steps_per_epoch else None,
+            "epochs": round(plan.steps / plan.steps_per_epoch, 2)
+            if plan.steps and plan.steps_per_epoch and not facts.report.is_beginning
+            else None,
             **{f"{severity}s": severities[severity] for severity in SEVERITIES},
         },
         "findings": [_finding(finding) for finding in inspection.findings],

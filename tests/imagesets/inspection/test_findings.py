@@ -188,6 +188,12 @@ def steps_below_epoch(folder: Path) -> Inspection:
     return inspect(folder, steps=3)
 
 
+def beginning(folder: Path) -> Inspection:
+    source = FolderSource(folder)
+    report = replace(scan_sources([source]), is_beginning=True)
+    return inspect_pictures("set", report, plan_for(report, [source], steps=3, batches_per_step=8), None)
+
+
 def same_file(folder: Path) -> Inspection:
     (folder / "copy.png").write_bytes((folder / "1.png").read_bytes())
     (folder / "copy.txt").write_text("c")
@@ -213,6 +219,7 @@ def no_pictures(folder: Path) -> Inspection:
 
 
 PROVOKED: list[tuple[Callable[[Path], Inspection], str, str, list[str]]] = [
+    (beginning, "beginning_of_stream", "note", []),
     (unusable, "unusable", "error", ["cut.png"]),
     (left_out, "unusable", "warning", ["cut.png"]),
     (blown_up, "blown_up", "warning", ["small too.png", "small.png"]),
