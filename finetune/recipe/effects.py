@@ -193,6 +193,15 @@ def _weights(recipe: Recipe) -> Iterator[str]:
         yield "data.sources.*.loss_weight: is 0 for every source, so nothing is learned"
 
 
+def _prior(recipe: Recipe) -> Iterator[str]:
+    prior = recipe.training.prior_preservation
+    if prior is not None and prior.class_word and not any(source.trigger for source in recipe.data.sources):
+        yield (
+            "training.prior_preservation.class_word: has no effect: no source has a trigger for it to replace. Set "
+            "data.sources.0.trigger"
+        )
+
+
 def _crops(recipe: Recipe) -> Iterator[str]:
     if recipe.data.crop == "center" and recipe.data.crops_per_picture is not None:
         yield "data.crops_per_picture: has no effect with crop: center, which has one place; set crop: random"
@@ -230,6 +239,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _crops,
     _wording,
     _weights,
+    _prior,
     _lora_formats,
     _dora_export,
 )

@@ -6,6 +6,9 @@ A field's docstring is its help on the command line, its description in the JSON
 
 from typing import Annotated, Literal
 
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
 from finetune.recipe.adapter import (
     Adapter,
     FullPart,
@@ -45,6 +48,7 @@ from finetune.recipe.training import (
     Objective,
     Optimizer,
     PagedAdamW8bitOptimizer,
+    PriorPreservation,
     ProdigyOptimizer,
     Timesteps,
     Training,
@@ -88,6 +92,23 @@ class Recipe(Settings):
     """The files other programs load."""
     tracking: Tracking = NoTracking()
     """Where figures go besides the run folder."""
+
+    @model_validator(mode="after")
+    def _sections_suit_each_other(self) -> "Recipe":
+        kind = self.adapter.kind
+        if self.training.prior_preservation is not None and not isinstance(self.adapter, LoraAdapter):
+            raise PydanticCustomError(
+                "plain",
+                f"training.prior_preservation: needs adapter.kind: lora; with adapter.kind: {kind} the base's own "
+                "weights change, and nothing is left to ask",
+            )
+        masked = [index for index, source in enumerate(self.data.sources) if source.mask is not None]
+        if masked and isinstance(self.adapter, VaeTraining):
+            raise PydanticCustomError(
+                "plain",
+                f"data.sources.{masked[0]}.mask: needs null with adapter.kind: vae, which learns whole pictures",
+            )
+        return self
 
 
 __all__ = [
@@ -134,6 +155,7 @@ __all__ = [
     "Preview",
     "PreviewPrompt",
     "PreviewRefiner",
+    "PriorPreservation",
     "ProdigyOptimizer",
     "Recipe",
     "SingleFileModel",

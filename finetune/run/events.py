@@ -6,7 +6,8 @@ An event has `seq` (1, 2, 3 … over the whole life of the run, resumed or not),
     run_started   name, total_steps, resumed_from (step or null), and whatever else identifies the run
     stage         name ('captions', 'latents', 'train', 'export' …), done and total where it has a length;
                   'cache' counts the values that are there, and has its folder, or null where it is in memory
-    step          loss, learning_rates {group: number}, and measurements (grad_norm, epoch, samples, memory_bytes …)
+    step          loss, learning_rates {group: number}, and measurements (grad_norm, epoch, samples, memory_bytes …);
+                  prior_loss where the base is asked what is to stay
     preview       pictures: paths relative to the run folder
     checkpoint    path relative to the run folder
     warning       message

@@ -49,6 +49,11 @@ class Autoencoding:
     loss: VaeLoss
     pixels: Callable[[Sample, Frame], Pixels]
 
+    @property
+    def has_prior(self) -> bool:
+        """Return False: no base is asked."""
+        return False
+
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
     ) -> StepOutput:

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.model.text import TextEmbeddings
+from finetune.training.prior import PriorText
+
 NUM_TIME_IDS = (6, 5)
 """How many a base and a refiner take."""
 
@@ -25,6 +28,7 @@ class TrainBatch:
         sample_names: (B,) names of the pictures, for messages.
         prompt_mask: (B, 77 * chunks), bool: which of the tokens belong to the sample's own text; None where all do.
         loss_mask: (B, 1, h, w), float32, from 0 to 1: what each place's error counts; None where all count whole.
+        prior: what the frozen base is asked with beside; None where it is not.
     """
 
     latents: Tensor
@@ -35,6 +39,7 @@ class TrainBatch:
     sample_names: tuple[str, ...]
     prompt_mask: Tensor | None = None
     loss_mask: Tensor | None = None
+    prior: PriorText | None = None
 
     def __post_init__(self) -> None:
         size = self.latents.shape[0]
@@ -56,6 +61,11 @@ class TrainBatch:
         assert self.add_time_ids.dtype == torch.float32, "time ids lose whole numbers in lower precision"
         assert self.latents.dtype == torch.float32, "latents are kept in float32 until noise is added"
 
+    @property
+    def text(self) -> TextEmbeddings:
+        """What the captions say to the U-Net."""
+        return TextEmbeddings(self.prompt_embeds, self.pooled_prompt_embeds, self.prompt_mask)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return each tensor's shape by name."""
         return {name: tuple(value.shape) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -65,4 +75,4 @@ class TrainBatch:
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, prior=None if self.prior is None else self.prior.to(device))

@@ -8,23 +8,15 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from finetune.model.text import TextEmbeddings
 from finetune.model.vae import LatentMoments
 from finetune.training.batch import TrainBatch
 from finetune.training.objective import Objective
 from finetune.training.pictures import PlannedSample
+from finetune.training.prior import PriorPreservation, TextSource
 from finetune.training.randomness import BatchGenerator
 from finetune.training.step import StepOutput, train_step
 from imagesets.framing import Frame
 from imagesets.scan import Sample
-
-
-class TextSource(Protocol):
-    """Where a batch's text embeddings come from: a cache, or encoders in training."""
-
-    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
-        """Return the embeddings of captions; None stands for a dropped one."""
-        ...
 
 
 class MaskSource(Protocol):
@@ -48,6 +40,7 @@ class Denoising:
         masks: what parts of a picture count.
         vae_scaling_factor: what latents are multiplied by (0.13025 in SDXL).
         is_refiner: whether the U-Net is told an aesthetic score in place of the target size.
+        prior: how the base is asked what is to stay; None where it is not.
     """
 
     unet: UNet2DConditionModel
@@ -58,6 +51,7 @@ class Denoising:
     masks: MaskSource
     vae_scaling_factor: float
     is_refiner: bool = False
+    prior: PriorPreservation | None = None
 
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
@@ -82,6 +76,7 @@ class Denoising:
             sample_names=tuple(item.sample.name for item in planned),
             prompt_mask=text.prompt_mask,
             loss_mask=joined_masks([self.masks(item.sample, item.frame) for item in planned], moments[0].mean),
+            prior=None if self.prior is None else self.prior.text(self.text, planned),
         )  # fmt: skip
 
     def time_ids(self, item: PlannedSample) -> tuple[float, ...]:
@@ -93,6 +88,11 @@ class Denoising:
         if not self.is_refiner:
             return item.frame.add_time_ids()
         return (*item.frame.original_size, *item.frame.crop_top_left, item.sample.aesthetic_score)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether its steps also measure how far the model is from its base."""
+        return self.prior is not None
 
     def facts(self) -> dict[str, str]:
         """Return the prediction type: whoever exports a checkpoint needs it."""

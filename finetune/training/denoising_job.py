@@ -1,6 +1,6 @@
 """A run that teaches a U-Net to denoise, by an adapter or by its own weights: loaded, encoded, put together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,12 +24,13 @@ from finetune.training.denoising_plan import DenoisingPlan, plan_denoising
 from finetune.training.ema import average_of
 from finetune.training.encode import EncodedText, encode_masks, encode_pictures, encode_refiner_text, encode_text
 from finetune.training.gradients import make_scaler
-from finetune.training.groups import optimizer_groups
+from finetune.training.groups import TrainedGroup, optimizer_groups
 from finetune.training.job import Job, say_warning, stage_progress
 from finetune.training.loop import TrainingState
 from finetune.training.objective import build_objective
 from finetune.training.optimizers import build_optimizer, optimizer_kind
 from finetune.training.pictures import TrainingPictures
+from finetune.training.prior import PriorPreservation
 from finetune.training.recorder import Recorder
 from finetune.training.schedules import build_schedule
 from finetune.training.signals import StopRequest
@@ -81,6 +82,7 @@ def assemble_denoising(
             masks=masks,
             vae_scaling_factor=latents.vae.config.scaling_factor,
             is_refiner=not files.has_first_encoder(),
+            prior=_prior(recipe, groups),
         ),
         pictures=pictures,
         groups=groups,
@@ -117,6 +119,15 @@ def assemble_denoising(
         return artist.draw(unet, adapted, folder, step)
 
     return Job(state, export, draw)
+
+
+def _prior(recipe: Recipe, groups: Mapping[str, TrainedGroup]) -> PriorPreservation | None:
+    """Return how the base is asked what is to stay, where the recipe says so."""
+    settings = recipe.training.prior_preservation
+    if settings is None:
+        return None
+    encoders = [group.model for name, group in groups.items() if name != "unet"]
+    return PriorPreservation(settings.weight, settings.class_word, encoders)
 
 
 def _artist(

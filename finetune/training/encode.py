@@ -35,6 +35,7 @@ from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe
 from finetune.training.pictures import TrainingPictures
+from imagesets.class_captions import class_caption
 from imagesets.framing import Frame
 from imagesets.scan import Sample
 
@@ -167,7 +168,7 @@ def plan_encoding(
         cache=cache,
         text=None
         if trains_text(recipe)
-        else _text_cache(cache, files, [*_finite_captions(pictures), *prompts], reading, dtype, device),
+        else _text_cache(cache, files, [*_finite_captions(recipe, pictures), *prompts], reading, dtype, device),
         refiner_text=None
         if refiner_files is None or not requests
         else _text_cache(cache, refiner_files, prompts, reading, dtype, device),
@@ -249,13 +250,19 @@ def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
     return _latent_bytes(frames, vae_factor) <= MEMORY_SHARE * psutil.virtual_memory().available
 
 
-def _finite_captions(pictures: TrainingPictures) -> list[str]:
+def _finite_captions(recipe: Recipe, pictures: TrainingPictures) -> list[str]:
+    """Return every caption a run can ask for, and where the base is asked what is to stay, every class caption."""
     if not pictures.has_finite_captions:
         raise RecipeError(
             "data.sources.*.wording.variants: got null, which words captions anew at each showing, but frozen text "
             "encoders encode all captions before the first step. Set variants: 8, or train a text encoder"
         )
-    return pictures.captions()
+    prior = recipe.training.prior_preservation
+    if prior is None:
+        return pictures.captions()
+    own = [(sample, pictures.captions_of(index)) for index, sample in enumerate(pictures.samples)]
+    of_class = [class_caption(text, sample.trigger, prior.class_word) for sample, texts in own for text in texts]
+    return [text for _, texts in own for text in texts] + of_class
 
 
 def _text_cache(

@@ -28,6 +28,11 @@ MAX_SKIPPED_STEPS = 20
 class Task(Protocol):
     """What is being taught: denoising, say. It turns a micro batch into a loss."""
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether its steps also measure how far the model is from its base."""
+        ...
+
     def forward(
         self, planned: Sequence[PlannedSample], generator: BatchGenerator, weight: float, device: torch.device
     ) -> StepOutput:
@@ -80,6 +85,7 @@ class StepReport:
         loss: mean over the step's samples, after the objective's weighting.
         timesteps: each local sample's noise level.
         per_sample: each local sample's unweighted error.
+        prior_loss: mean over the step's samples of the distance from the base on class captions; None without.
         num_samples: samples over all processes.
         grad_norm: before clipping.
         learning_rates: by group.
@@ -95,6 +101,7 @@ class StepReport:
     learning_rates: dict[str, float]
     skipped: bool
     seconds: float
+    prior_loss: float | None = None
 
 
 class Hooks(Protocol):
@@ -157,7 +164,7 @@ def optimizer_step(state: TrainingState[Task]) -> StepReport:
         state.ema.update(step)
     state.global_step = step
     return StepReport(
-        loss=_sum_over_processes(state.accelerator, sum(losses.weighted)) / num_samples,
+        loss=_mean(state, losses.weighted, num_samples),
         timesteps=losses.timesteps,
         per_sample=losses.per_sample,
         num_samples=num_samples,
@@ -165,6 +172,7 @@ def optimizer_step(state: TrainingState[Task]) -> StepReport:
         learning_rates=learning_rates,
         skipped=skipped,
         seconds=time.perf_counter() - started,
+        prior_loss=_mean(state, losses.prior, num_samples) if state.task.has_prior else None,
     )
 
 
@@ -195,9 +203,10 @@ def update_parameters(state: TrainingState[Task], step: int, sample_names: Seque
 
 @dataclass
 class SampleLosses:
-    """The local samples' errors and noise levels, in the order they were seen."""
+    """The local samples' errors and noise levels, in the order they were seen; the prior's, where there is one."""
 
     weighted: list[float] = field(default_factory=list)
+    prior: list[float] = field(default_factory=list)
     per_sample: list[float] = field(default_factory=list)
     timesteps: list[int] = field(default_factory=list)
 
@@ -225,6 +234,7 @@ def accumulate_gradients(
         state.scaler.scale(output.loss).backward()
         losses.weighted += weighted
         losses.per_sample += output.per_sample.tolist()
+        losses.prior += [] if output.prior is None else output.prior.tolist()
         losses.timesteps += output.timesteps.tolist()
     return losses
 
@@ -255,6 +265,11 @@ def _skipped_by_scaler(state: TrainingState[Task], grad_norm: float, step: int) 
             "Train in bf16, or lower the learning rate."
         )
     return bool(overflowed)
+
+
+def _mean(state: TrainingState[Task], values: Sequence[float], num_samples: int) -> float:
+    """Return the mean over a step's samples of what each process knows of its own."""
+    return _sum_over_processes(state.accelerator, sum(values)) / num_samples
 
 
 def _sum_over_processes(accelerator: Accelerator, value: float) -> float:

@@ -72,6 +72,7 @@ class Recorder:
             per_sample=report.per_sample,
             seconds=round(report.seconds, 4),
             memory_bytes=memory_bytes(state.accelerator.device),
+            **({} if report.prior_loss is None else {"prior_loss": report.prior_loss}),
         )
         if report.skipped:
             self.warn("fp16 gradients overflowed; the step was skipped and the loss scale halved", state.global_step)

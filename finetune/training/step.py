@@ -8,6 +8,8 @@ from torch import Tensor
 
 from finetune.training.batch import TrainBatch
 from finetune.training.objective import Objective
+from finetune.training.prediction import predict
+from finetune.training.prior import prior_error
 from finetune.training.randomness import BatchGenerator
 
 
@@ -20,12 +22,15 @@ class StepOutput:
         per_sample: (B,), detached: each sample's mean squared error, over what its mask keeps, before any weighting.
         weighted: (B,), detached: the same after the objective's weighting.
         timesteps: (B,), the noise levels drawn.
+        prior: (B,), detached: each sample's mean squared distance from the base on its class caption; None where the
+            base is not asked.
     """
 
     loss: Tensor
     per_sample: Tensor
     weighted: Tensor
     timesteps: Tensor
+    prior: Tensor | None = None
 
 
 def train_step(
@@ -45,23 +50,18 @@ def train_step(
     timesteps = objective.timesteps(generator).to(latents.device)  # (B,)
     noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
 
-    model_pred = unet(
-        noisy_latents,
-        timesteps,
-        encoder_hidden_states=batch.prompt_embeds,
-        encoder_attention_mask=batch.prompt_mask,  # None where all texts are of one length
-        added_cond_kwargs={
-            "text_embeds": batch.pooled_prompt_embeds,
-            "time_ids": batch.add_time_ids,  # (B, 6), or a refiner's (B, 5), float32
-        },
-        return_dict=False,
-    )[0]
+    model_pred = predict(unet, noisy_latents, timesteps, batch.text, batch.add_time_ids)  # (B, 4, h, w)
 
     target = objective.target(noise_scheduler, latents, noise, timesteps)
     per_sample = masked_mean((model_pred.float() - target.float()).square(), batch.loss_mask)  # (B,)
     weighted = per_sample * objective.weights(noise_scheduler, timesteps)
     loss = torch.dot(weighted, batch.sample_weights)
-    return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps)
+    if batch.prior is None:
+        return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps)
+
+    prior = prior_error(unet, noisy_latents, timesteps, batch.prior, batch.add_time_ids)  # (B,)
+    loss = loss + batch.prior.weight * torch.dot(prior, batch.sample_weights)
+    return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps, prior.detach())
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

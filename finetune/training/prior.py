@@ -1,0 +1,93 @@
+"""Prior preservation without pictures: the frozen base, the adapter switched off, teaches what is to stay as it was.
+
+Ruiz et al. 2023 (arXiv 2208.12242, section 3.3) keep a class's look with pictures that the base has drawn of it. Here
+the base is asked itself, at the same noisy latents, with the same caption but for its trigger word: no picture is
+drawn, and no second copy of the weights is held.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from finetune.adapters.lora import lora_disabled
+from finetune.model.text import TextEmbeddings
+from finetune.training.pictures import PlannedSample
+from finetune.training.prediction import predict
+from imagesets.class_captions import class_caption
+
+
+class TextSource(Protocol):
+    """Where a batch's text embeddings come from: a cache, or encoders in memory."""
+
+    def encode(self, captions: Sequence[str | None]) -> TextEmbeddings:
+        """Return the embeddings of captions; None stands for a dropped one."""
+        ...
+
+
+@dataclass(frozen=True)
+class PriorText:
+    """What a batch's class captions say to the model in training and to its base.
+
+    Attributes:
+        student: encoded as the model in training has it.
+        teacher: encoded without adapters; the same where no encoder has one.
+        weight: what the prior's error counts beside the loss.
+    """
+
+    student: TextEmbeddings
+    teacher: TextEmbeddings
+    weight: float
+
+    def to(self, device: torch.device) -> "PriorText":
+        """Return it on `device`."""
+        return replace(self, student=self.student.to(device), teacher=self.teacher.to(device))
+
+
+@dataclass(frozen=True)
+class PriorPreservation:
+    """Which captions the base is asked about.
+
+    Attributes:
+        weight: what the prior's error counts beside the loss.
+        class_word: what a trigger word is replaced by; '' takes it out.
+        encoders: those with adapters, which are switched off for the teacher.
+    """
+
+    weight: float
+    class_word: str
+    encoders: Sequence[nn.Module]
+
+    def captions(self, planned: Sequence[PlannedSample]) -> list[str | None]:
+        """Return the class captions of a batch; a dropped caption stays dropped."""
+        return [
+            None if item.caption is None else class_caption(item.caption, item.sample.trigger, self.class_word)
+            for item in planned
+        ]
+
+    def text(self, source: TextSource, planned: Sequence[PlannedSample]) -> PriorText:
+        """Encode the class captions of a batch for student and teacher."""
+        captions = self.captions(planned)
+        student = source.encode(captions)
+        if not self.encoders:
+            return PriorText(student, student, self.weight)
+        with torch.no_grad(), lora_disabled(self.encoders):
+            teacher = source.encode(captions)
+        return PriorText(student, teacher, self.weight)
+
+
+def prior_error(
+    unet: UNet2DConditionModel, noisy_latents: Tensor, timesteps: Tensor, prior: PriorText, add_time_ids: Tensor
+) -> Tensor:
+    """Return each sample's mean squared distance from the base on its class caption, (B,).
+
+    The base computes without gradients, adapters and their dropout. Where an adapter has learned nothing, both agree to
+    the bit, and the gradient is zero.
+    """
+    with torch.no_grad(), lora_disabled([unet]):
+        teacher = predict(unet, noisy_latents, timesteps, prior.teacher, add_time_ids)
+    student = predict(unet, noisy_latents, timesteps, prior.student, add_time_ids)
+    return (student.float() - teacher.float()).square().mean(dim=(1, 2, 3))
