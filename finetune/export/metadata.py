@@ -80,6 +80,8 @@ class ExportFacts:
     warmup_steps: int | None = None
     max_grad_norm: float | None = None
     caption_dropout: float | None = None
+    max_caption_tokens: int | None = None
+    weighted_captions: bool | None = None
     precision: str = ""
     seed: int | None = None
     snr_gamma: float | None = None
@@ -199,6 +201,8 @@ def _training(facts: ExportFacts) -> dict[str, Any]:
         "ss_noise_offset": facts.noise_offset,
         "ss_zero_terminal_snr": facts.zero_terminal_snr,
         "ss_caption_dropout_rate": facts.caption_dropout,
+        "ss_max_token_length": facts.max_caption_tokens,
+        "ss_weighted_captions": facts.weighted_captions,
         "ss_training_started_at": facts.started_at,
         "ss_training_finished_at": facts.finished_at,
     }

@@ -136,6 +136,8 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
         warmup_steps=training.lr_schedule.warmup_steps,
         max_grad_norm=training.max_grad_norm,
         caption_dropout=training.caption_dropout,
+        max_caption_tokens=training.max_caption_tokens,
+        weighted_captions=training.weighted_captions,
         precision=training.precision,
         seed=recipe.seed,
         snr_gamma=training.objective.snr_gamma,

@@ -57,7 +57,11 @@ def _vae(recipe: Recipe) -> Iterator[str]:
     if _was_written(recipe, "cache"):
         yield f"cache: {nothing}"
     for section, key, names in (
-        (recipe.training, "training", ("objective", "caption_dropout", "cache_latents")),
+        (
+            recipe.training,
+            "training",
+            ("objective", "caption_dropout", "max_caption_tokens", "weighted_captions", "cache_latents"),
+        ),
         (recipe.preview, "preview", ("prompts", "num_inference_steps", "guidance_scale", "refiner")),
     ):
         yield from (f"{key}.{name}: {nothing}" for name in names if _was_written(section, name))

@@ -77,7 +77,9 @@ def job(tmp_path: Path) -> "Job":
         height, width = [(80, 80), (64, 100), (110, 64)][index % 3]
         pixels = draws.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
         Image.fromarray(pixels).save(pictures / f"picture-{index:02d}.png")
-        (pictures / f"picture-{index:02d}.txt").write_text(f"a star number {index}", encoding="utf-8")
+        # Two are longer than an encoder reads at once, so that batches hold texts of different lengths.
+        caption = f"a star number {index}" + ", and a square beside it" * (12 if index % 5 == 4 else 0)
+        (pictures / f"picture-{index:02d}.txt").write_text(caption, encoding="utf-8")
     recipe = tmp_path / "job.yaml"
     recipe.write_text(RECIPE.format(output_dir=tmp_path / "runs", pictures=pictures), encoding="utf-8")
     return Job(recipe, tmp_path / "runs")

@@ -54,6 +54,8 @@ CASES = [
     ("adapter: {kind: vae}\npreview: {prompts: [a]}", "preview.prompts: has no effect with adapter.kind: vae"),
     ("adapter: {kind: vae}\nrefiner: {kind: hub, id: a/c}", "refiner: has no effect with adapter.kind: vae"),
     ("adapter: {kind: vae}\ntraining: {caption_dropout: 0.5}", "training.caption_dropout: has no effect"),
+    ("adapter: {kind: vae}\ntraining: {max_caption_tokens: 75}", "training.max_caption_tokens: has no effect"),
+    ("adapter: {kind: vae}\ntraining: {weighted_captions: true}", "training.weighted_captions: has no effect"),
     ("adapter: {kind: vae}\ntraining: {objective: {snr_gamma: 5}}", "training.objective: has no effect"),
     ("adapter: {kind: vae}\ntraining: {precision: fp16}", "training.precision: fp16 overflows in SDXL's VAE"),
     (

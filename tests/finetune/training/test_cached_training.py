@@ -1,5 +1,7 @@
 """Training with a cache is training without: the same draws give the same losses to the bit, whatever happens to it."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -40,6 +42,34 @@ def test_losses_are_equal_to_the_bit_with_the_cache_on_and_off(make_state, hash_
         assert result == results["memory"], way
     losses, _ = results["memory"]
     assert len(set(losses)) == count, "or the comparison would prove nothing"
+
+
+def test_long_and_weighted_captions_give_the_same_bits_from_every_cache_and_from_each_step(
+    make_state, hash_tensors, pictures_folder, tmp_path
+):
+    """Texts of one and of several chunks and dropped ones in one batch; a run that goes on half way is the same."""
+    shutil.copytree(pictures_folder, tmp_path / "long")
+    for name, caption in {"0": "a cat, " * 50 + "a dog", "1": "a (red:1.4) cat, " * 30, "2": "a [dog]"}.items():
+        (tmp_path / "long" / f"{name}.txt").write_text(caption, encoding="utf-8")
+    source = {"kind": "folder", "path": str(tmp_path / "long")}
+    settings = {**SETTINGS, "data.sources": [source], "training.weighted_captions": True}
+    results = {
+        way: _steps(make_state({**settings, **WAYS[way]}), hash_tensors, 4)
+        for way in ("memory", "disk", "disk, everything there")
+    }
+    assert results["disk"] == results["memory"] == results["disk, everything there"]
+    state = make_state(settings)
+    masked = []
+    handle = state.task.unet.register_forward_pre_hook(
+        lambda _module, _inputs, keywords: masked.append(keywords["encoder_attention_mask"] is not None),
+        with_kwargs=True,
+    )
+    _steps(state, hash_tensors, 4)
+    handle.remove()
+    assert set(masked) == {True, False}, "batches of one length and of several come up"
+    plain = _steps(make_state({**settings, "training.weighted_captions": False}), hash_tensors, 4)
+    short = _steps(make_state({**settings, "training.max_caption_tokens": 75}), hash_tensors, 4)
+    assert results["disk"][0] != plain[0] != short[0] != results["disk"][0]
 
 
 def test_dropped_captions_flips_and_crops_come_up_in_that_run(make_state):
