@@ -10,8 +10,10 @@ from PIL import Image
 
 from finetune.cache.masks import picture_mask, with_floor
 from finetune.recipe.schema import Objective as ObjectiveSettings
+from finetune.training.data import plan_pictures, scan_pictures
 from finetune.training.loop import optimizer_step
 from finetune.training.objective import build_objective
+from finetune.training.preparing import prepare
 from finetune.training.randomness import BatchGenerator
 from finetune.training.step import masked_mean, train_step
 
@@ -185,3 +187,113 @@ def test_the_floor_leaves_ones_and_lifts_zeros_to_itself(outside):
     assert float(found[2]) == 1.0
     assert float(found[0]) == pytest.approx(outside, rel=1e-6)
     assert float(found[1]) == pytest.approx((1 + outside) / 2, rel=1e-6)
+
+
+class Bench:
+    """Pictures with masks of both kinds, and what preparing a recipe over them encodes."""
+
+    def __init__(self, folder, make_recipe):
+        self.folder, self.make_recipe = folder, make_recipe
+        self.mask = {"kind": "files"}
+        self.settings = {}
+        draws = np.random.default_rng(1)
+        for index in range(2):
+            channels = np.concatenate(
+                [draws.integers(0, 256, (32, 32, 3)), draws.integers(1, 256, (32, 32, 1))], axis=2
+            )
+            Image.fromarray(channels.astype(np.uint8)).save(folder / f"{index}.png")
+            self.draw_mask(index, 0)
+
+    def draw_mask(self, index, seed):
+        levels = np.random.default_rng(seed).integers(1, 256, (32, 32), dtype=np.uint8)
+        Image.fromarray(levels).save(self.folder / f"{index}-masklabel.png")
+
+    def prepare(self):
+        """Return how many latents and masks were encoded."""
+        source = {"kind": "folder", "path": str(self.folder), "mask": self.mask}
+        recipe = self.make_recipe({"data.sources": [source], **self.settings})
+        encoded = prepare(recipe, plan_pictures(recipe, scan_pictures(recipe)), None, None).encoded
+        return encoded["latents"], encoded.get("masks")
+
+
+@pytest.fixture
+def bench(tmp_path, make_recipe):
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    made = Bench(folder, make_recipe)
+    assert made.prepare() == (2, 1), "two pictures, whose masks are one"
+    assert made.prepare() == (0, 0)
+    return made
+
+
+def draw_another_mask(bench):
+    bench.draw_mask(0, 1)
+
+
+def paint(bench):
+    with Image.open(bench.folder / "0.png") as picture:
+        picture.putpixel((0, 0), (1, 2, 3, 4))
+        picture.save(bench.folder / "0.png")
+
+
+def lift_the_floor(bench):
+    bench.mask = {"kind": "files", "weight_outside": 0.5}
+
+
+def change_the_bucket(bench):
+    bench.settings = {"data.buckets": {"kind": "listed", "sizes": [[32, 48]]}}
+
+
+def move_masks(bench):
+    (bench.folder.parent / "masks").mkdir()
+    for index in range(2):
+        (bench.folder / f"{index}-masklabel.png").rename(bench.folder.parent / "masks" / f"{index}.png")
+    bench.mask = {"kind": "files", "folder": str(bench.folder.parent / "masks")}
+
+
+def turn_to_alpha(bench):
+    for path in bench.folder.glob("*-masklabel.png"):
+        path.unlink()
+    bench.mask = {"kind": "alpha"}
+
+
+EDITS = {
+    "a mask": (draw_another_mask, (0, 1)),
+    "a picture": (paint, (1, 0)),
+    "what counts outside": (lift_the_floor, (0, 0)),
+    "where masks lie": (move_masks, (0, 0)),
+    "the bucket": (change_the_bucket, (2, 1)),
+    "the VAE": (lambda bench: None, (2, 0)),
+    "the kind of mask": (turn_to_alpha, (0, 2)),
+    "no masks": (lambda bench: setattr(bench, "mask", None), (1, None)),  # a mask's file is a picture then
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_encodes_again_the_mask_or_the_latents_that_depend_on_it(bench, monkeypatch, name):
+    edit, expected = EDITS[name]
+    edit(bench)
+    if name == "the VAE":
+        monkeypatch.setattr("finetune.cache.opened.OpenCache.identity", lambda *_: "another")
+    assert bench.prepare() == expected
+    assert bench.prepare() == (0, expected[1] and 0), "once"
+
+
+def test_a_transparent_picture_that_changes_is_encoded_with_its_mask(bench):
+    turn_to_alpha(bench)
+    bench.prepare()
+    paint(bench)
+    assert bench.prepare() == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["MASK_CODE_VERSION", "pillow"])
+def test_another_version_of_what_computes_masks_encodes_them_again(bench, monkeypatch, name):
+    from finetune.cache import keys
+
+    real = keys.version
+    if name == "pillow":
+        monkeypatch.setattr(keys, "version", lambda package: "99.0" if package == name else real(package))
+        assert bench.prepare() == (2, 1)
+    else:
+        monkeypatch.setattr(keys, name, 99)
+        assert bench.prepare() == (0, 1)
