@@ -59,8 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = output_folder(arguments)
     quiet_libraries()
     from finetune.preview.generate import generate
+    from finetune.training.job import say_warning
 
-    paths = generate(recipe, folder, lora=lora, strength=arguments.strength, trained=model is not None)
+    paths = generate(
+        recipe, folder, lora=lora, strength=arguments.strength, warn=say_warning, trained=model is not None
+    )
     if arguments.json:
         shown = {name: None if path is None else str(path) for name, path in (("lora", lora), ("model", model))}
         print_json({**shown, "files": [str(path) for path in paths]})

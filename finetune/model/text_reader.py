@@ -54,6 +54,7 @@ class TextReader:
     """
 
     def __init__(self, tokenizer: CLIPTokenizer | None, tokenizer_2: CLIPTokenizer, reading: Reading) -> None:
+        self.reading = reading
         self._first = None if tokenizer is None else _Framer(tokenizer, reading)
         self._second = _Framer(tokenizer_2, reading)
 
@@ -76,6 +77,10 @@ class TextReader:
         """Give what the encoders are given of each text, of a few texts at a time in memory."""
         for begin in range(0, len(texts), _TEXTS_AT_ONCE):
             yield from self.read(texts[begin : begin + _TEXTS_AT_ONCE])
+
+    def cut_off(self, texts: Sequence[str]) -> list[int]:
+        """Return the indices of the texts that are not read to their end."""
+        return [index for index, given in enumerate(self.read_each(texts)) if given.num_cut_off]
 
     def _together(self, first: TextTokens | None, second: TextTokens) -> EncoderTexts:
         num_chunks = max(len(each.chunks) for each in (first, second) if each is not None)

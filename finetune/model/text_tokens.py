@@ -36,6 +36,21 @@ class Reading:
         assert self.max_tokens > 0, "something is read"
         assert self.max_tokens % CHUNK_TOKENS == 0, "text is read in whole chunks"
 
+    def describe_cut(self, num_texts: int, what: str, first: str) -> str:
+        """Return a warning that texts are cut off.
+
+        Args:
+            num_texts: how many.
+            what: they are, as 'caption'.
+            first: which is the first of them.
+        """
+        are = f"{what} is" if num_texts == 1 else f"{what}s are"
+        more = "" if self.max_tokens == MAX_CAPTION_TOKENS else ", or raise training.max_caption_tokens"
+        return (
+            f"{num_texts} {are} longer than the {self.max_tokens} tokens that are read, the first: {first}. What is "
+            f"beyond is cut off; put first what matters{more}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TextTokens:

@@ -1,10 +1,11 @@
 """Encode the prompts of previews, once where the encoders are frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from finetune.model.text import FrozenEncoder, TextEmbeddings
+from finetune.model.text_reader import TextReader
 from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 
@@ -13,6 +14,14 @@ def texts_of(requests: Sequence[PictureRequest]) -> list[str]:
     """Return every text that drawing these requests encodes."""
     prompts = [request.prompt for request in requests]
     return prompts + [request.negative_prompt for request in requests if request.negative_prompt]
+
+
+def warn_of_long_prompts(reader: TextReader, requests: Sequence[PictureRequest], warn: Callable[[str], None]) -> None:
+    """Say which prompts lose their end."""
+    texts = list(dict.fromkeys(texts_of(requests)))
+    long = reader.cut_off(texts)
+    if long:
+        warn(reader.reading.describe_cut(len(long), "prompt", f"“{texts[long[0]][:40]}…”"))
 
 
 @torch.no_grad()

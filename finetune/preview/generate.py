@@ -1,5 +1,6 @@
 """Pictures without a run: a recipe's model, a LoRA file or none, the recipe's prompts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,13 +18,21 @@ from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
 from finetune.preview.artist import Artist
-from finetune.preview.encode import encode_guidance
+from finetune.preview.encode import encode_guidance, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
 
 
-def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float, trained: bool = False) -> list[Path]:
+def generate(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    lora: Path | None,
+    strength: float,
+    warn: Callable[[str], None],
+    trained: bool = False,
+) -> list[Path]:
     """Draw the recipe's prompts into `folder`, without the LoRA, with it, and refined.
 
     Args:
@@ -31,6 +40,7 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
         folder: where the pictures go; pictures of the same names are replaced.
         lora: a file in kohya's or diffusers' form, or None to draw with the base alone.
         strength: what the LoRA's change is multiplied by.
+        warn: told what is drawn otherwise than it may be meant.
         trained: whether the model itself is what was trained.
 
     Returns:
@@ -47,6 +57,7 @@ def generate(recipe: Recipe, folder: Path, *, lora: Path | None, strength: float
     reading = reading_of(recipe.training)
     refiner_guidance = _refiner_guidance(refiner_files, requests, reading, dtype, device)
     stack = TextStack.load(files, dtype, device, reading)
+    warn_of_long_prompts(stack.reader, requests, warn)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
     adapted = [] if lora is None else _attach(lora, unet, stack, UNetLayout.from_config(geometry.unet_config))

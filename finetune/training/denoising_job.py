@@ -9,11 +9,12 @@ from diffusers import AutoencoderKL
 
 from finetune.adapters.dropout import DropoutKey
 from finetune.export.run_export import export_run
-from finetune.model.files import ModelFiles, noise_scheduler
+from finetune.model.files import noise_scheduler
 from finetune.model.precision import autocast_for
 from finetune.model.text_reader import TextReader
-from finetune.model.text_tokens import MAX_CAPTION_TOKENS, Reading, reading_of
+from finetune.model.text_tokens import reading_of
 from finetune.preview.artist import Artist
+from finetune.preview.encode import warn_of_long_prompts
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
 from finetune.recipe.schema import FullTraining, LoraAdapter
@@ -54,7 +55,9 @@ def assemble_denoising(
     schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
     objective = build_objective(recipe.training.objective, schedule)
     if recorder is not None:
-        _warn_of_long_captions(recorder, files, pictures, reading_of(recipe.training))
+        reader = TextReader.load(files, reading_of(recipe.training))
+        warn_of_long_prompts(reader, requests, warn)
+        _warn_of_long_captions(recorder, reader, pictures)
         recorder.emit("stage", name="cache", **encoding.found())
     text = encode_text(
         recipe, files, encoding, requests, dtype, accelerator, stage_progress(recorder, stop, "captions")
@@ -156,15 +159,10 @@ def _artist(
     )
 
 
-def _warn_of_long_captions(recorder: Recorder, files: ModelFiles, pictures: TrainingPictures, reading: Reading) -> None:
+def _warn_of_long_captions(recorder: Recorder, reader: TextReader, pictures: TrainingPictures) -> None:
     """Say which captions lose their end: no more is read than the recipe lets be read."""
     captions = [(caption, index) for index in range(len(pictures.samples)) for caption in pictures.captions_of(index)]
-    read = TextReader.load(files, reading).read_each([caption for caption, _ in captions])
-    long = [index for (_, index), given in zip(captions, read, strict=True) if given.num_cut_off]
+    long = reader.cut_off([caption for caption, _ in captions])
     if long:
-        more = "" if reading.max_tokens == MAX_CAPTION_TOKENS else ", or raise training.max_caption_tokens"
-        recorder.warn(
-            f"{len(long)} {'caption is' if len(long) == 1 else 'captions are'} longer than the {reading.max_tokens} "
-            f"tokens that are read, the first: {pictures.samples[long[0]].name}. What is beyond is cut off; put first "
-            f"what matters{more}"
-        )
+        first = pictures.samples[captions[long[0]][1]].name
+        recorder.warn(reader.reading.describe_cut(len(long), "caption", first))

@@ -67,7 +67,7 @@ def test_a_refiner_is_given_long_prompts_too(studio, make_request, refiner):
 def test_generating_reads_as_much_as_the_recipe_says_and_weighs_where_it_says(make_recipe, tmp_path):
     prompt = {"prompt": f"a (blue:1.6) star, {THREE}", "size": [32, 32], "seed": 1}
     settings = {"preview.prompts": [prompt], "preview.num_inference_steps": 1}
-    drawn = {}
+    drawn, warnings = {}, []
     for name, own in {
         "plain": {},
         "again": {},
@@ -75,10 +75,12 @@ def test_generating_reads_as_much_as_the_recipe_says_and_weighs_where_it_says(ma
         "weighted": {"training.weighted_captions": True},
     }.items():
         recipe = make_recipe({**settings, **own})
-        paths = generate(recipe, tmp_path / name, lora=None, strength=1.0)
+        paths = generate(recipe, tmp_path / name, lora=None, strength=1.0, warn=warnings.append)
         drawn[name] = paths[1].read_bytes()
     assert drawn["plain"] == drawn["again"]
     assert len(set(drawn.values())) == 3
+    [warning] = warnings
+    assert warning.startswith("1 prompt is longer than the 75 tokens that are read, the first: “a (blue:1.6) star")
 
 
 def test_guidance_follows_the_stacks_reading(studio, make_request):

@@ -110,6 +110,7 @@ def test_training_goes_on_after_a_step_as_if_it_had_never_stopped(make_recipe, w
 
 def test_a_long_line_is_warned_of_though_it_is_not_the_first(make_recipe, worded, tmp_path):
     from finetune.model.miniature import Miniature
+    from finetune.model.text_reader import TextReader
     from finetune.model.text_tokens import Reading
     from finetune.training.denoising_job import _warn_of_long_captions
 
@@ -117,7 +118,8 @@ def test_a_long_line_is_warned_of_though_it_is_not_the_first(make_recipe, worded
     settings = worded({"choose_line": True})
     (tmp_path / "worded" / "2.txt").write_text("a cat\n" + "a dog, " * 60, encoding="utf-8")
     recorder = SimpleNamespace(warn=warnings.append)
-    _warn_of_long_captions(recorder, Miniature(), planned(make_recipe(settings)), Reading(75))
+    reader = TextReader.load(Miniature(), Reading(75))
+    _warn_of_long_captions(recorder, reader, planned(make_recipe(settings)))
     [warning] = warnings
     assert warning.startswith("1 caption is longer than the 75 tokens that are read, the first: 2.png.")
     assert warning.endswith("put first what matters, or raise training.max_caption_tokens")
