@@ -133,6 +133,7 @@ def _picture_row(inspection: "Inspection", picture: "InspectedPicture") -> tuple
     marks = [
         turn_in_words(picture.sample.facts.orientation) and "turned",
         "alpha" if picture.sample.facts.has_alpha else "",
+        "mask" if picture.sample.mask is not None else "",
         picture.sample.facts.mode if picture.sample.facts.mode not in ("RGB", "RGBA") else "",
         "same" if any(picture.index in group for group in inspection.facts.same) else "",
         "near" if any(picture.index in group for group in inspection.facts.near) else "",

@@ -110,6 +110,7 @@ def _picture(inspection: Inspection, picture: InspectedPicture) -> dict[str, Any
         "crop_top_left": list(frame.crop_top_left),
         "scale": round(picture.scale, 4),
         "cut_fraction": round(picture.cut_fraction, 4),
+        "mask": _mask(picture),
         "kept": {"left": round(left, 4), "top": round(top, 4), "right": round(right, 4), "bottom": round(bottom, 4)},
         "repeats": sample.repeats,
         "caption": sample.caption,
@@ -117,6 +118,13 @@ def _picture(inspection: Inspection, picture: InspectedPicture) -> dict[str, Any
         "beyond": picture.beyond,
         "findings": [inspection.findings[place].kind for place in inspection.findings_of.get(picture.index, ())],
     }
+
+
+def _mask(picture: InspectedPicture) -> dict[str, Any] | None:
+    mask = picture.sample.mask
+    if mask is None:
+        return None
+    return {"name": mask.name, "share": round(mask.share, 4), "weight_outside": mask.weight_outside}
 
 
 def _names(inspection: Inspection, indices: "tuple[int, ...]") -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from imagesets.inspection.looks import Look, ThumbnailLimits, look_at
 from imagesets.inspection.near import group_nearly_alike
 from imagesets.inspection.plan import CountTokens, TrainingPlan
 from imagesets.inspection.rules_captions import CAPTION_RULES
+from imagesets.inspection.rules_masks import MASK_RULES
 from imagesets.inspection.rules_pictures import PICTURE_RULES
 from imagesets.inspection.rules_set import BEGINNING_RULES, EPOCH_RULES, SET_RULES
 from imagesets.inspection.strays import find_strays
@@ -104,5 +105,5 @@ def _largest_first(facts: SetFacts, group: Sequence[int]) -> tuple[int, ...]:
 
 def _judge(facts: SetFacts) -> tuple[Finding, ...]:
     epoch_rules = BEGINNING_RULES if facts.report.is_beginning else EPOCH_RULES
-    rules = (*PICTURE_RULES, *CAPTION_RULES, *SET_RULES, *epoch_rules)
+    rules = (*PICTURE_RULES, *MASK_RULES, *CAPTION_RULES, *SET_RULES, *epoch_rules)
     return ranked(finding for rule in rules for finding in rule(facts))

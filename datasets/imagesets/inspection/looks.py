@@ -14,11 +14,14 @@ from PIL import Image
 from imagesets.errors import PictureError
 from imagesets.framing import Frame
 from imagesets.inspection.fingerprints import Signature, is_blank, perceptual_hash, signature
+from imagesets.pictures import Levels
 from imagesets.samples import Sample
 
 _MAX_THREADS = 32
 _SMALL_PX = 128
 """Fingerprints are taken of a picture of this longest side, or of its thumbnail where that is larger."""
+_LEFT_OUT = (150, 40, 160)
+"""A colour that few pictures have: over it lies what a mask leaves out."""
 _QUALITIES = (80, 55, 30)
 _SMALLEST_SIDE_PX = 48
 
@@ -44,7 +47,8 @@ class Look:
         hash: 64 bits of its lightness.
         grid: its colours in a grid, (16, 16, 3).
         blank: whether it shows next to nothing.
-        thumbnail: the whole upright picture, uncut, as the bytes of a WebP file; None where none was asked for.
+        thumbnail: the whole upright picture, uncut, as the bytes of a WebP file, tinted where its mask leaves it out;
+            None where none was asked for.
     """
 
     hash: int
@@ -80,24 +84,30 @@ def look_at(
 
 def _look(sample: Sample, limits: ThumbnailLimits | None) -> Look | PictureError:
     try:
-        picture = _small(sample, max(_SMALL_PX, limits.side_px if limits is not None else 0))
+        frame = _small_frame(sample, max(_SMALL_PX, limits.side_px if limits is not None else 0))
+        picture = Image.fromarray(sample.render(frame))
+        shown = picture if limits is None else _tinted(picture, sample.render_mask(frame))
     except PictureError as error:
         return error
     grid = signature(picture)
-    thumbnail = None if limits is None else make_thumbnail(picture, limits)
+    thumbnail = None if limits is None else make_thumbnail(shown, limits)
     return Look(perceptual_hash(picture), grid, is_blank(grid), thumbnail)
 
 
-def _small(sample: Sample, side_px: int) -> Image.Image:
-    """Return the upright RGB picture, whole, with a longest side of at most `side_px`.
+def _tinted(picture: Image.Image, mask: Levels | None) -> Image.Image:
+    """Return a picture with what its mask leaves out in another colour."""
+    if mask is None:
+        return picture
+    tinted = Image.blend(picture, Image.new("RGB", picture.size, _LEFT_OUT), 0.75)
+    return Image.composite(picture, tinted, Image.fromarray(mask))
 
-    Raises:
-        PictureError: it has changed since the scan, or cannot be read any more.
-    """
+
+def _small_frame(sample: Sample, side_px: int) -> Frame:
+    """Return what shows all of a picture with a longest side of at most `side_px`."""
     height, width = sample.original_size
     scale = min(1.0, side_px / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return Image.fromarray(sample.render(Frame(sample.original_size, size, (0, 0), size, flipped=False)))
+    return Frame(sample.original_size, size, (0, 0), size, flipped=False)
 
 
 def make_thumbnail(picture: Image.Image, limits: ThumbnailLimits) -> bytes:

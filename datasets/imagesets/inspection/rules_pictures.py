@@ -164,7 +164,9 @@ def _animation(facts: SetFacts) -> Iterator[Finding]:
 
 
 def _see_through(facts: SetFacts) -> Iterator[Finding]:
-    seen = [picture for picture in facts.pictures if picture.sample.facts.has_alpha]
+    # Where transparency is the mask, what lies under it counts little or nothing.
+    masked = {picture.index for picture in facts.pictures if picture.sample.mask and picture.sample.mask.is_alpha}
+    seen = [p for p in facts.pictures if p.sample.facts.has_alpha and p.index not in masked]
     if seen:
         yield Finding(
             "see_through",

@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 from imagesets.inspection.facts import InspectedPicture, Inspection
+from imagesets.inspection.rules_masks import share_in_words
 from imagesets.inspection.rules_pictures import cut_in_words, mode_in_words, turn_in_words
 
 
@@ -43,6 +44,7 @@ def _picture(inspection: Inspection, picture: InspectedPicture) -> dict[str, Any
         "turn": turn_in_words(sample.facts.orientation),
         "orientation": sample.facts.orientation,
         "alpha": sample.facts.has_alpha,
+        "mask": share_in_words(picture),
         "frames": sample.facts.num_frames,
         "repeats": sample.repeats,
         "size": frame.original_size,

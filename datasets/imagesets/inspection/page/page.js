@@ -66,6 +66,8 @@
     if (picture.tokens.length) add(`${tokensOf(picture)} tokens`, "long_caption");
     if (picture.turn) add("turned", "turned");
     if (picture.alpha) add("alpha", "see_through");
+    if (picture.mask || severityOf(picture, ["missing_mask"]))
+      add(picture.mask ? "mask" : "no mask", "missing_mask", "mask_keeps_little", "mask_keeps_all");
     if (picture.mode !== "RGB" && picture.mode !== "RGBA") add(picture.mode, "colour_mode");
     for (const [kind, text] of [["same_file", "same file"], ["nearly_same", "nearly the same"], ["blank", "blank"],
       ["unread_caption", "caption not read"], ["changed", "changed"], ["animation", "animation"]]) {
@@ -212,6 +214,7 @@
     add("bucket", size(picture.bucket));
     add("scaled", `× ${picture.scale.toFixed(3)} to ${size(picture.resized)}, ${picture.scale > 1 ? "blown up" : picture.scale < 1 ? "scaled down" : "as it is"}`);
     add(data.randomCrop ? "cut, if centred" : "cut", picture.cutWords);
+    if (picture.mask) add("mask", `${picture.mask} (what it leaves out is tinted)`);
     add("file", [picture.format, picture.mode, picture.alpha ? "with transparency" : "", picture.frames > 1 ? `${picture.frames} frames` : ""].filter(Boolean).join(", "));
     add("orientation", picture.turn ? `lies ${picture.turn} in the file (EXIF ${picture.orientation}), trained upright` : "upright");
     if (picture.repeats > 1) add("repeats", String(picture.repeats));
