@@ -32,7 +32,14 @@ from imagesets.wording import Wording, num_wordings, word
 DEFAULT_MAX_PIXELS = 64_000_000
 
 NoteKind = Literal[
-    "missing_caption", "empty_caption", "unused_caption", "animation", "duplicate", "missing_mask", "unused_mask"
+    "missing_caption",
+    "empty_caption",
+    "unused_caption",
+    "animation",
+    "duplicate",
+    "missing_mask",
+    "unused_mask",
+    "setting",
 ]
 
 

@@ -32,7 +32,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE_OR_RECIPE",
-        help="a folder of pictures, sample:NAME, a parquet file; or a recipe's path, a run's folder, a shipped name",
+        help="a folder of pictures, sample:NAME, a parquet file, a dataset_config of kohya's; or a recipe's path, a "
+        "run's folder, a shipped name",
     )
     parser.add_argument(
         "overrides",
@@ -90,12 +91,15 @@ def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool
 def source_meant(reference: str) -> dict[str, str] | None:
     """Return the settings of the source of pictures that a word means; None where it can only be a recipe."""
     from imagesets.reading.kohya import looks_like_kohyas
+    from imagesets.reading.kohya_config import looks_like_config
 
     path = Path(reference).expanduser()
     if reference.startswith("sample:"):
         return {"kind": "folder", "path": reference}
     if path.suffix in _DATASET_FILES and path.is_file():
         return {"kind": "huggingface", "name": str(path)}
+    if looks_like_config(path):
+        return {"kind": "kohya_config", "path": str(path)}
     if not path.is_dir() or (path / "recipe.yaml").is_file():
         return None
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):

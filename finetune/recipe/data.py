@@ -92,6 +92,29 @@ in `.txt` or `.caption`; one without has what follows the number. Regularisation
 same form, are a source of their own, with its `loss_weight`."""
 
 
+class KohyaConfigSource(_SourceOptions):
+    """The pictures of a `dataset_config` of kohya's trainers: each of its subsets is a source.
+
+    `repeats` and `loss_weight` are factors to what the file says; a `wording`, `buckets` or `mask` given here take the
+    place of the file's.
+    """
+
+    kind: Literal["kohya_config"] = "kohya_config"
+    """Take pictures as a `dataset_config` of kohya's trainers names them."""
+    path: PathText
+    """The file, .toml or .json: absolute, from `~`, or relative to the current directory."""
+    base: PathText | None = None
+    """Where relative paths in the file begin; null takes the current directory, as kohya's trainers do."""
+    leave_out: tuple[NonEmptyText, ...] = ()
+    """Options of the file to go without: those that the recipe sets (flip_aug by `data.flip_probability`) and those \
+that have no equal (color_aug). They are errors where they are switched on and not named here."""
+    regularisation_weight: NumberOrZero = 1.0
+    """What the loss of the file's regularisation pictures (is_reg) counts in a step, beside 1 for others'."""
+    variants: Count | None = 8
+    """How many wordings each caption has where the file shuffles or drops tags or takes wildcards, as \
+`wording.variants`."""
+
+
 class _WithoutMaskFiles(_SourceOptions):
     """What sources have whose pictures lie in no folder; not chosen by itself."""
 
@@ -148,8 +171,10 @@ too large to keep. Pictures are then encoded at every step, and nothing of it is
 epoch; null asks the dataset, and where it does not know, sources take turns until one ends."""
 
 
-Source = Annotated[FolderSource | KohyaSource | HuggingFaceSource | WebDatasetSource, Field(discriminator="kind")]
-"""Where pictures come from: folder, kohya, huggingface or webdataset."""
+Source = Annotated[
+    FolderSource | KohyaSource | KohyaConfigSource | HuggingFaceSource | WebDatasetSource, Field(discriminator="kind")
+]
+"""Where pictures come from: folder, kohya, kohya_config, huggingface or webdataset."""
 
 
 class StreamBuffer(Settings):

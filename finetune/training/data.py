@@ -1,41 +1,21 @@
 """From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import imagesets
-import imagesets.masks
 from finetune.errors import AtelierError, DataError, RecipeError
-from finetune.recipe import Recipe, resolve_data_path
-from finetune.recipe.schema import (
-    AlphaMask,
-    Buckets,
-    FileMask,
-    FolderSource,
-    GeneratedBuckets,
-    HuggingFaceSource,
-    KohyaSource,
-    ListedBuckets,
-    Mask,
-    PaperBuckets,
-    Source,
-    Training,
-    VaeTraining,
-    WebDatasetSource,
-)
-from finetune.training.pictures import Pictures, Size, TrainingPictures
+from finetune.recipe import Recipe
+from finetune.recipe.schema import VaeTraining
+from finetune.training.pictures import Pictures, TrainingPictures
+from finetune.training.sources import bucket_sizes, imageset_sources, read_sources
 from finetune.training.streamed import StreamedPictures
-from imagesets.buckets import PAPER_BUCKETS, generated_buckets, symmetric_buckets
 from imagesets.colours import parse_colour
 from imagesets.entries import Opening
-from imagesets.masks import MaskOptions
 from imagesets.opening.decoders import shared_decoders
-from imagesets.reading.addresses import is_remote
 from imagesets.scan import BadPicture, ScanReport, scan_beginning, scan_sources
-from imagesets.sources import SourceOptions
 from imagesets.streams import is_stream, open_streams
-from imagesets.wording import Wording
 
 STREAM_LOOKED_AT = 200
 """How many pictures of a stream are looked at by those who look before training."""
@@ -48,13 +28,16 @@ def pictures_of(recipe: Recipe, warn: Callable[[str], None]) -> Pictures:
 
     Args:
         recipe: the recipe.
-        warn: told of pictures of a stream that are left out.
+        warn: told of pictures of a stream that are left out, and of what is another way here than a file of sources
+            says.
 
     Raises:
         RecipeError: the recipe asks for what a stream cannot give.
         DataError: a source cannot be read at all, or a picture cannot be used and the recipe says stop.
         AtelierError: no process that decodes pictures can be started.
     """
+    for note in read_sources(recipe)[1]:
+        warn(f"{note.source}: {note.name}: {note.text}")
     if streams_pictures(recipe):
         return stream_pictures(recipe, warn)
     report = scan_pictures(recipe)
@@ -74,10 +57,11 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
         AtelierError: no process that decodes pictures can be started.
     """
     data = recipe.data
+    sources, notes = read_sources(recipe)
     scan = partial(scan_beginning, count=STREAM_LOOKED_AT) if streams_pictures(recipe) else scan_sources
     try:
-        return scan(
-            [imageset_source(source, recipe.training) for source in data.sources],
+        report = scan(
+            [each.source for each in sources],
             background=data.background,
             max_pixels=_max_pixels(recipe),
             progress=progress,
@@ -86,6 +70,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
         raise DataError(f"{error}\nName the pictures with: data.sources.0.path=FOLDER") from error
     except imagesets.DecoderError as error:
         raise AtelierError(str(error)) from error
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def require_usable(report: ScanReport, on_bad_image: str) -> None:
@@ -120,7 +105,7 @@ def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
 
 def streams_pictures(recipe: Recipe) -> bool:
     """Whether a source is read as it comes, and so the whole set is."""
-    return any(is_stream(imageset_source(source, recipe.training)) for source in recipe.data.sources)
+    return any(map(is_stream, imageset_sources(recipe)))
 
 
 def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPictures:
@@ -144,7 +129,7 @@ def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPict
         )
     max_pixels = _max_pixels(recipe)
     try:
-        streams = open_streams([imageset_source(source, training) for source in data.sources])
+        streams = open_streams(imageset_sources(recipe))
     except imagesets.SourceError as error:
         raise DataError(str(error)) from error
     return StreamedPictures(
@@ -188,76 +173,3 @@ class _BadInStream:
 
 def _max_pixels(recipe: Recipe) -> int:
     return round(recipe.data.max_megapixels * 1_000_000)
-
-
-def bucket_sizes(buckets: Buckets) -> Sequence[Size]:
-    """Return the (height, width) of every bucket a recipe allows."""
-    match buckets:
-        case PaperBuckets():
-            return PAPER_BUCKETS
-        case GeneratedBuckets():
-            return generated_buckets(buckets.resolution, buckets.step, buckets.max_aspect)
-        case ListedBuckets():
-            return buckets.sizes
-        case _:
-            return symmetric_buckets()
-
-
-def mask_options(mask: Mask | None) -> MaskOptions | None:
-    """Return where a source has its masks, as `imagesets` reads it."""
-    match mask:
-        case AlphaMask():
-            return imagesets.masks.AlphaMask(mask.weight_outside)
-        case FileMask():
-            folder = None if mask.folder is None else Path(mask.folder).expanduser()
-            return imagesets.masks.FileMask(mask.weight_outside, mask.ending, folder)
-        case None:
-            return None
-
-
-def imageset_source(source: Source, training: Training) -> imagesets.Source:
-    """Return a recipe's source as `imagesets` reads it."""
-    options = SourceOptions(
-        repeats=source.repeats,
-        trigger=source.trigger,
-        buckets=None if source.buckets is None else tuple(bucket_sizes(source.buckets)),
-        aesthetic_score=source.aesthetic_score,
-        wording=None
-        if source.wording is None
-        else Wording(**source.wording.model_dump(), keep_brackets=training.weighted_captions),
-        loss_weight=source.loss_weight,
-        mask=mask_options(source.mask),
-    )
-    match source:
-        case FolderSource():
-            return imagesets.FolderSource(
-                path=resolve_data_path(source.path),
-                recursive=source.recursive,
-                captions=source.captions,
-                caption_extension=source.caption_extension,
-                metadata_file=None if source.metadata_file is None else resolve_data_path(source.metadata_file),
-                **vars(options),
-            )
-        case KohyaSource():
-            return imagesets.KohyaSource(path=resolve_data_path(source.path), **vars(options))
-        case HuggingFaceSource():
-            return imagesets.HuggingFaceSource(
-                name=source.name,
-                config_name=source.config_name,
-                revision=source.revision,
-                split=source.split,
-                image_column=source.image_column,
-                caption_column=source.caption_column,
-                streaming=source.streaming,
-                num_pictures=source.num_pictures,
-                **vars(options),
-            )
-        case WebDatasetSource():
-            return imagesets.WebDatasetSource(
-                path=source.path if is_remote(source.path) else str(Path(source.path).expanduser()),
-                caption_extension=source.caption_extension,
-                json_field=source.json_field,
-                streaming=source.streaming,
-                num_pictures=source.num_pictures,
-                **vars(options),
-            )

@@ -1,9 +1,9 @@
 """From a recipe and its planned pictures to what an inspection has to know of the training. Torch is not needed."""
 
+import imagesets
 from finetune.recipe import Recipe
-from finetune.recipe.schema import FolderSource
-from finetune.training.data import imageset_source
 from finetune.training.pictures import TrainingPictures
+from finetune.training.sources import read_sources
 from imagesets.inspection import SourcePlan, TrainingPlan
 
 
@@ -34,13 +34,19 @@ def training_plan(recipe: Recipe, pictures: TrainingPictures | None, *, steps: i
 def _sources(recipe: Recipe) -> tuple[SourcePlan, ...]:
     return tuple(
         SourcePlan(
-            label=imageset_source(source, recipe.training).label,
-            key=f"data.sources.{index}",
-            trigger=source.trigger,
-            repeats=source.repeats,
-            caption_extension=source.caption_extension
-            if isinstance(source, FolderSource) and source.captions != "metadata"
-            else None,
+            label=each.source.label,
+            key=each.key,
+            trigger=each.source.trigger,
+            repeats=each.source.repeats,
+            caption_extension=_caption_extension(each.source),
+            place="" if each.settings == each.key else each.settings,
         )
-        for index, source in enumerate(recipe.data.sources)
+        for each in read_sources(recipe)[0]
     )
+
+
+def _caption_extension(source: imagesets.Source) -> str | None:
+    """Return the one ending of a source's captions; None where it has several, or captions come from elsewhere."""
+    if not isinstance(source, imagesets.FolderSource) or source.captions == "metadata":
+        return None
+    return None if source.more_caption_extensions else source.caption_extension

@@ -19,6 +19,7 @@ class SourcePlan:
         trigger: put before captions that do not have it.
         repeats: how often each of its pictures is seen in an epoch.
         caption_extension: the ending of caption files; None where captions do not come from files.
+        place: where the source is described in a file that the key names; '' where the key itself does.
     """
 
     label: str
@@ -26,6 +27,13 @@ class SourcePlan:
     trigger: str = ""
     repeats: int = 1
     caption_extension: str | None = ".txt"
+    place: str = ""
+
+    def to_read(self, extension: str) -> str:
+        """Say how caption files of another ending are read."""
+        if self.place:
+            return f"caption_extension = '{extension}' in {self.place}"
+        return f"{self.key}.caption_extension={extension}"
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def _endings(facts: SetFacts, strays: Sequence[StrayCaption]) -> str:
 
 
 def _remedy(facts: SetFacts, strays: Sequence[StrayCaption]) -> str:
-    pairs = Counter((facts.plan.sources[stray.source].key, stray.extension) for stray in strays)
-    return ", ".join(f"{key}.caption_extension={extension}" for (key, extension), _ in pairs.most_common(3))
+    remedies = Counter(facts.plan.sources[stray.source].to_read(stray.extension) for stray in strays)
+    return ", ".join(remedy for remedy, _ in remedies.most_common(3))
 
 
 def _unused(facts: SetFacts) -> Iterator[Finding]:

@@ -135,6 +135,19 @@ def _named(facts: SetFacts, index: int) -> str:
     return f"{sample.source}: {sample.name} ({size})" if several else f"{sample.name} ({size})"
 
 
+def _settings(facts: SetFacts) -> Iterator[Finding]:
+    settings = [note for note in facts.report.notes if note.kind == "setting"]
+    if settings:
+        yield Finding(
+            "setting",
+            "note",
+            f"{count_of(len(settings), 'setting', 'settings')} of a file of sources "
+            f"{'is' if len(settings) == 1 else 'are'} another way here",
+            "Set what you want in the recipe",
+            tuple(Item(note.name, note.text, note.source) for note in settings),
+        )
+
+
 def _passed_over(facts: SetFacts) -> Iterator[Finding]:
     strays = {stray.name for stray in facts.strays}
     others = [name for name in facts.report.ignored if name not in strays]
@@ -158,7 +171,7 @@ def _beginning(facts: SetFacts) -> Iterator[Finding]:
     )
 
 
-SET_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_same, _near, _passed_over)
+SET_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_same, _near, _settings, _passed_over)
 
 EPOCH_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_lonely, _short_batches, _small_set, _few_steps)
 """What can be said only of a set that is known whole."""

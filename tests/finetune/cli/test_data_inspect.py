@@ -9,7 +9,7 @@ from PIL import Image
 
 from finetune.cli.data_inspect import source_meant
 from finetune.cli.main import main
-from finetune.errors import RecipeError
+from finetune.errors import DataError, RecipeError
 from finetune.recipe import load_recipe
 from finetune.training.data import plan_pictures, scan_pictures
 from imagesets.plan import epoch_plan, optimizer_steps
@@ -187,3 +187,37 @@ def test_kohyas_folders_are_inspected_with_their_repeats(
         ("5_pattern/6.png", 5, "pattern"),
     ]
     assert data["summary"]["showings_per_epoch"] == 35
+
+
+def test_a_dataset_config_is_inspected_by_itself_and_in_a_recipe(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advice names the place in the file, and what another tool would have done otherwise is told."""
+    (folder / "0.txt").rename(folder / "0.caption")
+    file = tmp_path / "set.toml"
+    file.write_text(
+        "[general]\nbatch_size = 3\ncaption_extension = '.txt'\n[[datasets]]\nresolution = 64\n"
+        "[[datasets.subsets]]\nimage_dir = 'pictures'\nnum_repeats = 5\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert source_meant("set.toml") == {"kind": "kohya_config", "path": "set.toml"}
+    code, data = inspected(capsys, "set.toml", "data.sources.0.repeats=2")
+    assert (code, data["name"]) == (3, "pictures")
+    assert {tuple(each["bucket"]) for each in data["pictures"]} == {(64, 64)}
+    assert {each["repeats"] for each in data["pictures"]} == {10}
+    findings = {finding["kind"]: finding for finding in data["findings"]}
+    assert (
+        "caption_extension = '.caption' in datasets[0].subsets[0] of set.toml" in findings["unread_caption"]["advice"]
+    )
+    assert [item["name"] for item in findings["setting"]["items"]] == ["general.batch_size"]
+
+    monkeypatch.chdir(tmp_path.parent)
+    source = f"data.sources.0={{kind: kohya_config, path: {file}, base: {tmp_path}}}"
+    recipe = load_recipe("quickstart", [source])
+    assert len(scan_pictures(recipe).samples) == 7
+    assert main(["check", "quickstart", source]) == 0
+    assert "1 setting of a file of sources is another way here" in capsys.readouterr().out
+    assert main(["check", "quickstart", source.replace(f", base: {tmp_path}", "")]) == DataError.exit_code
+    said = capsys.readouterr().err
+    assert "data.sources.0: the dataset configuration" in said
+    assert "datasets[0].subsets[0].image_dir: there is no folder" in said
