@@ -12,6 +12,7 @@ import imagesets.inspection.inspect as inspect_module
 from imagesets.inspection import Finding, Inspection, Item, TokenCount, find_without_looking
 from imagesets.inspection.findings import ranked
 from imagesets.inspection.inspect import inspect_pictures
+from imagesets.masks import AlphaMask, FileMask
 from imagesets.samples import Note
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
@@ -83,6 +84,44 @@ def see_through(folder: Path) -> Inspection:
     save(folder, "glass.png", picture, "a")
     save(folder, "wall.png", photo(51), "b")
     return inspect(folder, background="#102030")
+
+
+def mask_file(folder: Path, name: str, box: tuple[int, int, int, int]) -> None:
+    """Save the mask of a picture of 96 x 96 pixels: a white box on black."""
+    mask = Image.new("L", (96, 96))
+    mask.paste(255, box)
+    save(folder, f"{name}-masklabel.png", mask)
+
+
+def masked_folder(folder: Path) -> Path:
+    for index in range(4):
+        mask_file(folder, str(index), (10, 10, 60 + index, 60))
+    for index in range(4, 8):
+        (folder / f"{index}.png").unlink()
+        (folder / f"{index}.txt").unlink()
+    return folder
+
+
+def missing_mask(folder: Path) -> Inspection:
+    masked_folder(folder)
+    (folder / "2-masklabel.png").unlink()
+    return inspect(FolderSource(folder, mask=FileMask()))
+
+
+def unused_mask(folder: Path) -> Inspection:
+    mask_file(masked_folder(folder), "gone", (0, 0, 50, 50))
+    return inspect(FolderSource(folder, mask=FileMask()))
+
+
+def mask_keeps_little(folder: Path) -> Inspection:
+    mask_file(masked_folder(folder), "1", (0, 0, 5, 5))
+    mask_file(folder, "3", (0, 0, 4, 4))
+    return inspect(FolderSource(folder, mask=FileMask(0.25)))
+
+
+def mask_keeps_all(folder: Path) -> Inspection:
+    mask_file(masked_folder(folder), "1", (0, 0, 96, 96))
+    return inspect(FolderSource(folder, mask=FileMask()))
 
 
 def turned(folder: Path) -> Inspection:
@@ -236,6 +275,10 @@ PROVOKED: list[tuple[Callable[[Path], Inspection], str, str, list[str]]] = [
     (blank, "blank", "warning", ["grey.png", "red.png"]),
     (animation, "animation", "note", ["moving.webp"]),
     (see_through, "see_through", "note", ["glass.png"]),
+    (missing_mask, "missing_mask", "warning", ["2.png"]),
+    (unused_mask, "unused_mask", "warning", ["gone-masklabel.png"]),
+    (mask_keeps_little, "mask_keeps_little", "warning", ["3.png", "1.png"]),
+    (mask_keeps_all, "mask_keeps_all", "note", ["1.png"]),
     (turned, "turned", "note", ["phone.jpg"]),
     (colour_mode, "colour_mode", "note", ["old.jpg", "print.jpg"]),
     (missing_caption, "missing_caption", "warning", ["silent.png"]),
@@ -321,8 +364,26 @@ def test_the_words_hold_the_numbers_that_mend_it(tmp_path: Path) -> None:
     assert found.items[0].text == "blown up 2.00 times, 32 x 32 to 64 x 64"
     assert "resolution: 32" in found.advice
 
+    found = of_kind(mask_keeps_little(clean_folder(tmp_path / "g")), "mask_keeps_little")
+    assert "2 masks keep less than 2% of their pictures, at least 0.17%" in found.text
+    assert found.items[1].text == "keeps 0.27% of it, and the rest counts 0.25"
+
     found = of_kind(see_through(clean_folder(tmp_path / "f")), "see_through")
     assert "#102030" in found.text
+
+
+def test_transparency_that_is_the_mask_is_no_background(tmp_path: Path) -> None:
+    folder = clean_folder(tmp_path / "a", 4)
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+            picture.save(path)
+    assert kinds(inspect(folder)) == {"see_through"}
+    inspection = inspect(FolderSource(folder, mask=AlphaMask()))
+    assert inspection.findings == ()
+    assert [picture.sample.mask.share for picture in inspection.facts.pictures if picture.sample.mask] == (
+        pytest.approx([0.5] * 4, abs=0.01)
+    )
 
 
 def test_what_is_advised_mends_it(tmp_path: Path) -> None:
