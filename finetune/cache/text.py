@@ -18,6 +18,9 @@ class TextCache(KnownValues[str]):
 
     It answers as a `TextStack` does for these texts.
 
+    Attributes:
+        cut_off: the texts that are not read to their end.
+
     Args:
         store: where they are kept.
         address: what they depend on beside the text.
@@ -40,8 +43,12 @@ class TextCache(KnownValues[str]):
     ) -> None:
         self._zero_when_empty = zero_when_empty(files)
         distinct = sorted(set(texts) if self._zero_when_empty else {*texts, ""})
-        read = reader.read_each(distinct)
-        self._keys = {text: address.key(given.facts()) for text, given in zip(distinct, read, strict=True)}
+        self.cut_off: set[str] = set()
+        self._keys: dict[str, str] = {}
+        for text, given in zip(distinct, reader.read_each(distinct), strict=True):
+            self._keys[text] = address.key(given.facts())
+            if given.num_cut_off:
+                self.cut_off.add(text)
         super().__init__(store, {key: text for text, key in self._keys.items()})
         self._reader = reader
         self._files = files

@@ -78,9 +78,9 @@ class TextReader:
         for begin in range(0, len(texts), _TEXTS_AT_ONCE):
             yield from self.read(texts[begin : begin + _TEXTS_AT_ONCE])
 
-    def cut_off(self, texts: Sequence[str]) -> list[int]:
-        """Return the indices of the texts that are not read to their end."""
-        return [index for index, given in enumerate(self.read_each(texts)) if given.num_cut_off]
+    def cut_off(self, texts: Sequence[str]) -> set[str]:
+        """Return the texts that are not read to their end."""
+        return {text for text, given in zip(texts, self.read_each(texts), strict=True) if given.num_cut_off}
 
     def _together(self, first: TextTokens | None, second: TextTokens) -> EncoderTexts:
         num_chunks = max(len(each.chunks) for each in (first, second) if each is not None)

@@ -1,11 +1,11 @@
 """Encode the prompts of previews, once where the encoders are frozen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
 from finetune.model.text import FrozenEncoder, TextEmbeddings
-from finetune.model.text_reader import TextReader
+from finetune.model.text_tokens import Reading
 from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 
@@ -16,12 +16,13 @@ def texts_of(requests: Sequence[PictureRequest]) -> list[str]:
     return prompts + [request.negative_prompt for request in requests if request.negative_prompt]
 
 
-def warn_of_long_prompts(reader: TextReader, requests: Sequence[PictureRequest], warn: Callable[[str], None]) -> None:
-    """Say which prompts lose their end."""
-    texts = list(dict.fromkeys(texts_of(requests)))
-    long = reader.cut_off(texts)
+def warn_of_long_prompts(
+    reading: Reading, cut_off: Collection[str], requests: Sequence[PictureRequest], warn: Callable[[str], None]
+) -> None:
+    """Say which prompts are among the texts that lose their end."""
+    long = [text for text in dict.fromkeys(texts_of(requests)) if text in cut_off]
     if long:
-        warn(reader.reading.describe_cut(len(long), "prompt", f"“{texts[long[0]][:40]}…”"))
+        warn(reading.describe_cut(len(long), "prompt", f"“{long[0][:40]}…”"))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
 from finetune.preview.artist import Artist
-from finetune.preview.encode import encode_guidance, warn_of_long_prompts
+from finetune.preview.encode import encode_guidance, texts_of, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
@@ -57,7 +57,7 @@ def generate(
     reading = reading_of(recipe.training)
     refiner_guidance = _refiner_guidance(refiner_files, requests, reading, dtype, device)
     stack = TextStack.load(files, dtype, device, reading)
-    warn_of_long_prompts(stack.reader, requests, warn)
+    warn_of_long_prompts(reading, stack.reader.cut_off(texts_of(requests)), requests, warn)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
     adapted = [] if lora is None else _attach(lora, unet, stack, UNetLayout.from_config(geometry.unet_config))

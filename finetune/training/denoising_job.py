@@ -12,9 +12,9 @@ from finetune.export.run_export import export_run
 from finetune.model.files import noise_scheduler
 from finetune.model.precision import autocast_for
 from finetune.model.text_reader import TextReader
-from finetune.model.text_tokens import reading_of
+from finetune.model.text_tokens import Reading, reading_of
 from finetune.preview.artist import Artist
-from finetune.preview.encode import warn_of_long_prompts
+from finetune.preview.encode import texts_of, warn_of_long_prompts
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
 from finetune.recipe.schema import FullTraining, LoraAdapter
@@ -30,7 +30,7 @@ from finetune.training.job import Job, say_warning, stage_progress
 from finetune.training.loop import TrainingState
 from finetune.training.objective import build_objective
 from finetune.training.optimizers import build_optimizer, optimizer_kind
-from finetune.training.pictures import TrainingPictures
+from finetune.training.pictures import Pictures, TrainingPictures
 from finetune.training.prior import PriorPreservation
 from finetune.training.recorder import Recorder
 from finetune.training.schedules import build_schedule
@@ -55,9 +55,7 @@ def assemble_denoising(
     schedule = noise_scheduler(files, zero_terminal_snr=recipe.training.objective.zero_terminal_snr)
     objective = build_objective(recipe.training.objective, schedule)
     if recorder is not None:
-        reader = TextReader.load(files, reading_of(recipe.training))
-        warn_of_long_prompts(reader, requests, warn)
-        _warn_of_long_captions(recorder, reader, pictures)
+        _warn_of_long_texts(recorder, plan, pictures, reading_of(recipe.training))
         recorder.emit("stage", name="cache", **encoding.found())
     text = encode_text(
         recipe, files, encoding, requests, dtype, accelerator, stage_progress(recorder, stop, "captions")
@@ -159,10 +157,24 @@ def _artist(
     )
 
 
-def _warn_of_long_captions(recorder: Recorder, reader: TextReader, pictures: TrainingPictures) -> None:
-    """Say which captions lose their end: no more is read than the recipe lets be read."""
-    captions = [(caption, index) for index in range(len(pictures.samples)) for caption in pictures.captions_of(index)]
-    long = reader.cut_off([caption for caption, _ in captions])
+def _warn_of_long_texts(recorder: Recorder, plan: DenoisingPlan, pictures: Pictures, reading: Reading) -> None:
+    """Say which captions and prompts lose their end: no more is read than the recipe lets be read."""
+    listed = pictures if isinstance(pictures, TrainingPictures) else None
+    captions = (
+        []
+        if listed is None
+        else [
+            (caption, sample.name)
+            for index, sample in enumerate(listed.samples)
+            for caption in listed.captions_of(index)
+        ]
+    )
+    if plan.encoding.text is not None:  # which has read them all
+        cut_off = plan.encoding.text.cut_off
+    else:
+        texts = [*(caption for caption, _ in captions), *texts_of(plan.requests)]
+        cut_off = TextReader.load(plan.files, reading).cut_off(texts)
+    warn_of_long_prompts(reading, cut_off, plan.requests, recorder.warn)
+    long = [name for caption, name in captions if caption in cut_off]
     if long:
-        first = pictures.samples[captions[long[0]][1]].name
-        recorder.warn(reader.reading.describe_cut(len(long), "caption", first))
+        recorder.warn(reading.describe_cut(len(long), "caption", long[0]))

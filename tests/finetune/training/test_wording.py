@@ -108,21 +108,29 @@ def test_training_goes_on_after_a_step_as_if_it_had_never_stopped(make_recipe, w
         ]
 
 
-def test_a_long_line_is_warned_of_though_it_is_not_the_first(make_recipe, worded, tmp_path):
-    from finetune.model.miniature import Miniature
-    from finetune.model.text_reader import TextReader
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_long_line_is_warned_of_though_it_is_not_the_first(make_recipe, worded, tmp_path, trained):
+    from accelerate import Accelerator
+
     from finetune.model.text_tokens import Reading
-    from finetune.training.denoising_job import _warn_of_long_captions
+    from finetune.training.denoising_job import _warn_of_long_texts
+    from finetune.training.denoising_plan import plan_denoising
 
     warnings = []
-    settings = worded({"choose_line": True})
+    adapter = {"adapter.text_encoder": {"rank": 2}} if trained else {}
+    prompt = {"prompt": "a cow, " * 60}
+    settings = worded(
+        {"choose_line": True}, **{"preview.prompts": [prompt], "training.max_caption_tokens": 75, **adapter}
+    )
     (tmp_path / "worded" / "2.txt").write_text("a cat\n" + "a dog, " * 60, encoding="utf-8")
-    recorder = SimpleNamespace(warn=warnings.append)
-    reader = TextReader.load(Miniature(), Reading(75))
-    _warn_of_long_captions(recorder, reader, planned(make_recipe(settings)))
-    [warning] = warnings
-    assert warning.startswith("1 caption is longer than the 75 tokens that are read, the first: 2.png.")
-    assert warning.endswith("put first what matters, or raise training.max_caption_tokens")
+    recorder, recipe = SimpleNamespace(warn=warnings.append), make_recipe(settings)
+    plan = plan_denoising(recipe, planned(recipe), Accelerator(cpu=True), print)
+    assert (plan.encoding.text is None) == trained
+    _warn_of_long_texts(recorder, plan, planned(recipe), Reading(75))
+    of_prompts, of_captions = warnings
+    assert of_prompts.startswith("1 prompt is longer than the 75 tokens that are read, the first: “a cow, a cow")
+    assert of_captions.startswith("1 caption is longer than the 75 tokens that are read, the first: 2.png.")
+    assert of_captions.endswith("put first what matters, or raise training.max_caption_tokens")
 
 
 def test_a_step_takes_what_was_encoded(make_state, worded):
