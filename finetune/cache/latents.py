@@ -1,6 +1,7 @@
 """Posterior moments of pictures in frames, from the cache, and how it is filled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
@@ -10,25 +11,34 @@ from finetune.cache.known import KnownValues
 from finetune.cache.values import MemoryStore, Store, Value
 from finetune.errors import DataError, DivergedError
 from finetune.model.frozen_text import Progress
-from finetune.model.vae import LatentMoments, encode_moments
+from finetune.model.vae import LatentMoments, Pixels, encode_moments
 from imagesets import PictureError
+from imagesets.ahead import rendered_ahead
 from imagesets.framing import Frame
 from imagesets.scan import Sample
 
 LoadVae = Callable[[], AutoencoderKL]
 
 
-def picture_moments(vae: AutoencoderKL, sample: Sample, frame: Frame) -> LatentMoments:
+def picture_moments(
+    vae: AutoencoderKL, sample: Sample, frame: Frame, rendered: Iterator[Pixels] | None = None
+) -> LatentMoments:
     """Read a picture, cut it to its frame and encode it.
+
+    Args:
+        vae: the model.
+        sample: the picture.
+        frame: how it is cut.
+        rendered: gives its pixels next, where it was read ahead.
 
     Raises:
         DataError: the picture was changed or removed since it was scanned.
         DivergedError: the VAE gives a number that is not finite, with the picture's name.
     """
     try:
-        pixels = sample.render(frame)
+        pixels = sample.render(frame) if rendered is None else next(rendered)
     except PictureError as error:
-        raise DataError(f"{sample.name}: {error}") from error
+        raise DataError(str(error)) from error
     moments = encode_moments(vae, pixels)
     if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
         raise DivergedError(
@@ -76,11 +86,12 @@ class LatentCache(KnownValues[tuple[Sample, Frame]]):
     def _encode(self, keys: Sequence[str], progress: Progress) -> None:
         missing = [key for key in keys if key not in self._store]
         found = len(keys) - len(missing)
-        vae = self._load_vae() if missing else None
-        for done, key in enumerate(missing):
-            assert vae is not None, "it was loaded for what is missing"
-            progress(found + done, len(keys))
-            self._store.put(key, as_value(picture_moments(vae, *self._wanted[key])))
+        if missing:
+            vae = self._load_vae()
+            with closing(rendered_ahead(self._wanted[key] for key in missing)) as rendered:
+                for done, key in enumerate(missing):
+                    progress(found + done, len(keys))
+                    self._store.put(key, as_value(picture_moments(vae, *self._wanted[key], rendered)))
         progress(len(keys), len(keys))
 
 

@@ -64,9 +64,9 @@ def bench(tmp_path, make_recipe, monkeypatch):
 
     encode_picture, encode_texts = latents.picture_moments, text.encode_texts
 
-    def picture_moments(vae, sample, frame):
+    def picture_moments(vae, sample, frame, *rendered):
         made.latents.append(sample.name + (" flipped" if frame.flipped else ""))
-        return encode_picture(vae, sample, frame)
+        return encode_picture(vae, sample, frame, *rendered)
 
     def encoded(*arguments):
         for caption, embeddings in encode_texts(*arguments):
