@@ -63,7 +63,7 @@ def test_more_steps_are_a_compatible_resume_and_said_so(job) -> None:
 def test_a_caption_that_is_cut_off_is_said(job) -> None:
     (job.recipe.parent / "pictures" / "picture-05.txt").write_text("a very long story " * 30, encoding="utf-8")
     output = job.train("training.steps=1")
-    assert "1 captions are longer than the 77 tokens the encoders read, the first: picture-05.png" in output
+    assert "1 caption is longer than the 225 tokens that are read, the first: picture-05.png" in output
 
 
 def test_after_a_divergence_a_lower_learning_rate_goes_on(job) -> None:
