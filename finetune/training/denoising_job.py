@@ -39,7 +39,7 @@ from finetune.training.signals import StopRequest
 
 def assemble_denoising(
     recipe: Recipe,
-    pictures: TrainingPictures,
+    pictures: Pictures,
     accelerator: Accelerator,
     recorder: Recorder | None,
     stop: StopRequest,

@@ -34,7 +34,7 @@ from finetune.preview.encode import encode_guidance, texts_of
 from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe
-from finetune.training.pictures import TrainingPictures
+from finetune.training.pictures import Pictures, TrainingPictures
 from imagesets.class_captions import class_caption
 from imagesets.framing import Frame
 from imagesets.scan import Sample
@@ -57,7 +57,8 @@ class Encoding:
 
     Attributes:
         cache: where it is kept.
-        text: captions and prompts by the trained model's encoders; None where an encoder is trained.
+        text: captions and prompts by the trained model's encoders; None where an encoder is trained, or captions are
+            not known ahead.
         refiner_text: prompts by the refiner's encoder; None without a refiner or prompts.
         latents: pictures in their frames; None where they are encoded at every step.
         masks: what counts of them; None where masks are read at every step.
@@ -97,7 +98,7 @@ class EncodedText:
     Attributes:
         source: a batch's embeddings.
         stack: the encoders, or None where they have been let go.
-        guidance: the previews' prompts, or None where an encoder is trained and they change.
+        guidance: the previews' prompts, or None where the encoders are there to encode them.
     """
 
     source: "TextCache | LiveText"
@@ -106,7 +107,7 @@ class EncodedText:
 
 
 class LiveText:
-    """Embeddings computed at every step, because an encoder is being trained."""
+    """Embeddings computed at every step: an encoder is being trained, or captions are not known ahead."""
 
     def __init__(self, stack: TextStack) -> None:
         self._stack = stack
@@ -145,7 +146,7 @@ class PictureEncoder:
 
 def plan_encoding(
     recipe: Recipe,
-    pictures: TrainingPictures,
+    pictures: Pictures,
     files: ModelFiles,
     refiner_files: ModelFiles | None,
     requests: Sequence[PictureRequest],
@@ -156,6 +157,8 @@ def plan_encoding(
 ) -> Encoding:
     """Find out what is encoded ahead, and under which keys. No model is loaded; weight files may be hashed.
 
+    Of a stream nothing is known ahead: its pictures and captions are encoded at every step.
+
     Raises:
         RecipeError: caching latents was demanded and cannot be done, or captions without number are to be encoded
             beforehand.
@@ -163,17 +166,18 @@ def plan_encoding(
     """
     device = accelerator.device
     prompts, reading = texts_of(requests), reading_of(recipe.training)
-    latents = _latent_cache(recipe, pictures, files, cache, dtype, accelerator, warn)
+    listed = pictures if isinstance(pictures, TrainingPictures) else None
+    latents = None if listed is None else _latent_cache(recipe, listed, files, cache, dtype, accelerator, warn)
     return Encoding(
         cache=cache,
         text=None
-        if trains_text(recipe)
-        else _text_cache(cache, files, [*_finite_captions(recipe, pictures), *prompts], reading, dtype, device),
+        if listed is None or trains_text(recipe)
+        else _text_cache(cache, files, [*_finite_captions(recipe, listed), *prompts], reading, dtype, device),
         refiner_text=None
         if refiner_files is None or not requests
         else _text_cache(cache, refiner_files, prompts, reading, dtype, device),
         latents=latents,
-        masks=None if latents is None else _mask_cache(latents, pictures, files, cache),
+        masks=None if listed is None or latents is None else _mask_cache(latents, listed, files, cache),
     )
 
 
@@ -193,10 +197,14 @@ def encode_text(
     accelerator: Accelerator,
     progress: Progress,
 ) -> EncodedText:
-    """Encode the captions and prompts that are missing and let the encoders go, or keep them where they are trained."""
+    """Encode the captions and prompts that are missing and let the encoders go.
+
+    They are kept where one is trained, or where captions are only known at the step that needs them.
+    """
     if encoding.text is None:
         # A whole encoder in training has float32 weights, read as such: rounded ones would not come back.
-        weights = torch.float32 if isinstance(recipe.adapter, FullTraining) else dtype
+        is_trained_whole = isinstance(recipe.adapter, FullTraining) and trains_text(recipe)
+        weights = torch.float32 if is_trained_whole else dtype
         stack = TextStack.load(files, weights, accelerator.device, reading_of(recipe.training))
         return EncodedText(LiveText(stack), stack, None)
     encoding.text.fill(progress, accelerator)

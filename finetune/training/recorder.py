@@ -118,6 +118,7 @@ class Recorder:
             "optimizer": state.optimizer_kind,
             "skipped_in_a_row": state.skipped_in_a_row,
             "inputs": self.inputs,
+            "pictures": state.pictures.place(),
             "num_modules": {group.component: group.num_modules() for group in state.groups.values()},
         }
         averages = None if state.ema is None else state.ema.averages
