@@ -32,6 +32,28 @@ def decode_caption(content: bytes, name: str, *, keep_lines: bool = False) -> st
     return clean_caption(text, keep_lines=keep_lines)
 
 
+def caption_of(value: object, *, keep_lines: bool = False) -> str | None:
+    """Return the caption that a table or a JSON file holds: a text, or none; where lines are kept also a list of texts.
+
+    Args:
+        value: what it holds.
+        keep_lines: whether each line, and each text of a list, is a caption of its own.
+
+    Raises:
+        CaptionError: it is something else, or cannot be used.
+    """
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        if not keep_lines:
+            raise CaptionError(
+                "it has a list of captions: give the source wording: {choose_line: true}, which takes them in turn, or "
+                "write one text"
+            )
+        value = "\n".join(value)
+    if value is not None and not isinstance(value, str):
+        raise CaptionError(f"its caption is no text: {value!r:.40}")
+    return None if value is None else clean_caption(value, keep_lines=keep_lines)
+
+
 def clean_caption(text: str, *, keep_lines: bool = False) -> str:
     """Put a caption on one line: runs of white space and control characters become one space, none at the ends.
 

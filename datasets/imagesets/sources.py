@@ -56,6 +56,7 @@ class FolderSource(SourceOptions):
             `.jsonl`, `.csv` or `.parquet`. The names in it are those of pictures in the folder.
         only_named: whether pictures that no metadata file names are passed over.
         caption_otherwise: the caption of a picture that has none.
+        name: how it is called; '' for the folder's own name.
     """
 
     path: Path
@@ -66,11 +67,12 @@ class FolderSource(SourceOptions):
     metadata_file: Path | None = None
     only_named: bool = False
     caption_otherwise: str | None = None
+    name: str = ""
 
     @property
     def label(self) -> str:
-        """The folder's own name."""
-        return self.path.name or self.path.resolve().name or str(self.path)
+        """Its name, or the folder's own."""
+        return self.name or self.path.name or self.path.resolve().name or str(self.path)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from finetune.recipe import Recipe
-    from imagesets.inspection import Inspection
+    from imagesets.inspection import Inspection, TrainingPlan
 
 _DATASET_FILES = (".parquet", ".arrow")
 
@@ -126,7 +126,7 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
         plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
         counter = open_token_counter(recipe.model, reading_of(recipe.training))
         return inspect_pictures(
-            recipe.name if is_recipe else plan.sources[0].label,
+            recipe.name if is_recipe else _name_of(recipe, plan),
             report,
             plan,
             counter,
@@ -135,6 +135,12 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
             num_thumbnails=MAX_PICTURES if with_thumbnails else 0,
             progress=partial(bar, "looking"),
         )
+
+
+def _name_of(recipe: "Recipe", plan: "TrainingPlan") -> str:
+    """Return what a bare source is called: by the name of its folder, or of the file that stands for several."""
+    source = recipe.data.sources[0]
+    return Path(source.path).name if source.kind == "kohya_config" else plan.sources[0].label
 
 
 @contextmanager

@@ -199,7 +199,7 @@ BAD_METADATA = (
     ("twice", {"file_name": "a.png", "text": "again"}, "names 'a.png' again, after line 1"),
     ("twice in other words", {"file_name": "./sub/..//a.png"}, "names 'a.png' again, after line 1"),
     ("no name", {"text": "no name"}, 'needs a "file_name"'),
-    ("a number", {"file_name": "a.png", "text": 3}, "gives 'a.png' a \"text\" that is no text: 3"),
+    ("a number", {"file_name": "a.png", "text": 3}, "names 'a.png', but its caption is no text: 3"),
     ("cut short", '{"file_name": "b.png"', "is not JSON"),
 )
 

@@ -78,7 +78,7 @@ def gather_captions(report: ScanReport, sources: Sequence[SourcePlan]) -> Captio
             by_caption.setdefault(sample.caption, []).append(index)
     repeated = sorted((tuple(group) for group in by_caption.values() if len(group) > 1), key=lambda g: (-len(g), g))
     tags = count_tags(samples)
-    triggers = tuple(_trigger_facts(source, samples) for source in sources if source.trigger)
+    triggers = tuple(_trigger_facts(source, sources, samples) for source in sources if source.trigger)
     words = {tag for facts in triggers for tag in split_tags(facts.trigger)}
     enough = max(2, _MIN_COMMON * len(samples))
     common = ((tag, count) for tag, count in tags.most_common(TAGS_KEPT) if count >= enough and tag not in words)
@@ -106,7 +106,8 @@ def count_tags(samples: Sequence[Sample]) -> Counter[str]:
     return Counter(tag for sample in samples for tag in split_tags(sample.caption))
 
 
-def _trigger_facts(source: SourcePlan, samples: Sequence[Sample]) -> TriggerFacts:
+def _trigger_facts(source: SourcePlan, sources: Sequence[SourcePlan], samples: Sequence[Sample]) -> TriggerFacts:
+    sharing = {each.label for each in sources if each.trigger.casefold() == source.trigger.casefold()}
     own = [sample for sample in samples if sample.source == source.label]
     return TriggerFacts(
         source=source.label,
@@ -118,7 +119,7 @@ def _trigger_facts(source: SourcePlan, samples: Sequence[Sample]) -> TriggerFact
         elsewhere=tuple(
             index
             for index, sample in enumerate(samples)
-            if sample.source != source.label and _has_trigger(sample, source.trigger)
+            if sample.source not in sharing and _has_trigger(sample, source.trigger)
         ),
     )
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagesets.captions import clean_caption
+from imagesets.captions import caption_of
 from imagesets.errors import CaptionError, PictureError, SourceError
 from imagesets.files import HeldBytes, PictureBytes, read_file
 from imagesets.reading.addresses import FilePart
@@ -215,11 +215,8 @@ def _cache_folders() -> list[Path]:
 
 
 def _entry(name: str, text: Any, read: PictureBytes, source: HuggingFaceSource) -> Entry:
-    if text is not None and not isinstance(text, str):
-        return Entry(name, problem=f"its caption is no text: {text!r:.40}")
     try:
-        caption = None if text is None else clean_caption(text, keep_lines=source.keeps_lines)
-        return Entry(name, caption, read=read)
+        return Entry(name, caption_of(text, keep_lines=source.keeps_lines), read=read)
     except CaptionError as error:
         return Entry(name, problem=str(error))
 

@@ -6,6 +6,7 @@ switched on, unless it is knowingly left out: nothing of the file is dropped in 
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def take_over(config: KohyaConfig) -> TakenOver:
             seen.setdefault(same, subset.place)
             taken.subsets.append(TakenSubset(subset.place, source))
     file.finish()
+    taken.subsets = _told_apart(taken.subsets)
     if file.problems:
         raise SourceError(_as_message(config.path, file.problems))
     return taken
@@ -120,7 +122,7 @@ def looks_like_config(path: Path) -> bool:
 
 def _source(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[str, str]) -> FolderSource | None:
     """Return a subset as a source; None where it has no folder, which is a problem."""
-    _tell_apart(config, subset, file, notes)
+    _name_what_stays(config, subset, file, notes)
     folder = _path(config, subset, "image_dir", file)
     metadata = _path(config, subset, "metadata_file", file)
     given = config.options
@@ -153,7 +155,18 @@ def _source(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[s
     )
 
 
-def _tell_apart(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[str, str]) -> None:
+def _told_apart(subsets: Sequence[TakenSubset]) -> list[TakenSubset]:
+    """Call sources of one name by their places in the file."""
+    counts = Counter(subset.source.label for subset in subsets)
+    return [
+        subset
+        if counts[subset.source.label] == 1
+        else replace(subset, source=replace(subset.source, name=f"{subset.source.label} ({subset.place})"))
+        for subset in subsets
+    ]
+
+
+def _name_what_stays(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[str, str]) -> None:
     """Name what is switched on and belongs elsewhere, or has no equal."""
     for name, found in subset.values.items():
         option = OPTIONS[name]

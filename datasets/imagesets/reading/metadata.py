@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from imagesets.captions import clean_caption
+from imagesets.captions import caption_of
 from imagesets.errors import CaptionError
 
 METADATA_FILE = "metadata.jsonl"
@@ -86,19 +86,8 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "", *, keep
     problem = path_problem(name)
     if problem is not None:
         return MetadataLine(number, problem=f"names {name!r}, {problem}")
-    text = entry.get("text")
-    if not _is_caption(text):
-        return MetadataLine(number, problem=f'gives {name!r} a "text" that is no text: {text!r:.40}')
-    if isinstance(text, list):
-        if not keep_lines:
-            return MetadataLine(
-                number,
-                problem=f"gives {name!r} a list of captions: give the source wording: {{choose_line: true}}, which "
-                "takes them in turn, or write one text",
-            )
-        text = "\n".join(text)
     try:
-        caption = None if text is None else clean_caption(text, keep_lines=keep_lines)
+        caption = caption_of(entry.get("text"), keep_lines=keep_lines)
     except CaptionError as error:
         return MetadataLine(number, problem=f"names {name!r}, but {error}")
     score = entry.get("aesthetic_score")
@@ -109,11 +98,6 @@ def judge_line(number: int, entry: Mapping[str, Any], example: str = "", *, keep
             number, problem=f'gives {name!r} an "aesthetic_score" of {shown}: needs a number from 0 to 10'
         )
     return MetadataLine(number, normal_name(name), caption, None if score is None else float(score))
-
-
-def _is_caption(text: object) -> bool:
-    """Whether it is a text, a list of texts, or none."""
-    return text is None or isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))
 
 
 def path_problem(name: str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from imagesets.captions import MAX_CAPTION_BYTES, clean_caption, decode_caption
+from imagesets.captions import MAX_CAPTION_BYTES, caption_of, decode_caption
 from imagesets.decoding import EXTENSIONS, PICTURE_LIKE
 from imagesets.errors import CaptionError, PictureError, SourceError
 from imagesets.files import MAX_FILE_BYTES, HeldBytes, name_problem, shown_name
@@ -235,7 +235,8 @@ def _words(group: _Group, file: IO[bytes], source: WebDatasetSource) -> tuple[st
     about = members.get("json")
     if about is not None:
         values = _json(about, file)
-        caption, score = _text(values.get(source.json_field), source), values.get("aesthetic_score")
+        caption = caption_of(values.get(source.json_field), keep_lines=source.keeps_lines)
+        score = values.get("aesthetic_score")
         is_number = isinstance(score, int | float) and not isinstance(score, bool)
         if score is not None and not (is_number and 0 <= score <= 10):
             raise CaptionError(f'its "aesthetic_score" is {score!r:.40}: needs a number from 0 to 10')
@@ -254,14 +255,6 @@ def _json(member: Member, file: IO[bytes]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CaptionError(f"its {member.extension} holds no names with values")
     return values
-
-
-def _text(value: Any, source: WebDatasetSource) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise CaptionError(f"its caption ({source.json_field}) is no text: {value!r:.40}")
-    return clean_caption(value, keep_lines=source.keeps_lines)
 
 
 def _read(member: Member, file: IO[bytes], most: int) -> bytes:

@@ -202,7 +202,7 @@ def test_a_dataset_config_is_inspected_by_itself_and_in_a_recipe(
     monkeypatch.chdir(tmp_path)
     assert source_meant("set.toml") == {"kind": "kohya_config", "path": "set.toml"}
     code, data = inspected(capsys, "set.toml", "data.sources.0.repeats=2")
-    assert (code, data["name"]) == (3, "pictures")
+    assert (code, data["name"]) == (3, "set.toml")
     assert {tuple(each["bucket"]) for each in data["pictures"]} == {(64, 64)}
     assert {each["repeats"] for each in data["pictures"]} == {10}
     findings = {finding["kind"]: finding for finding in data["findings"]}

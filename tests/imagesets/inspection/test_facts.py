@@ -122,6 +122,8 @@ def test_trigger_coverage_tags_and_repeats(tmp_path: Path) -> None:
     assert dict(facts.tags)["sky"] == 3
     assert dict(facts.tags)["zrkx"] == 5
     assert split_tags(" A, b ,,a , c d") == ["a", "b", "c d"]
+    both = inspect(FolderSource(folder, trigger="zrkx"), FolderSource(other, trigger="Zrkx")).facts.captions
+    assert [(trigger.pictures, trigger.elsewhere) for trigger in both.triggers] == [(5, ()), (1, ())], "they share it"
 
 
 def test_the_json_is_plain_whole_and_the_same_each_time(tmp_path: Path) -> None:

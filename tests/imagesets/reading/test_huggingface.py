@@ -143,14 +143,26 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     assert "a GIF file: convert it to PNG" in reasons["row 4"]
 
 
-def test_a_caption_that_is_no_text_is_listed(tmp_path: Path) -> None:
+def test_a_list_of_captions_takes_a_wording_that_chooses_among_them(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict(
         {"image": [embedded(encoded(scene()))], "text": [["a", "b"]]},
         features=datasets.Features({"image": datasets.Image(), "text": datasets.List(datasets.Value("string"))}),
     )
     rows.save_to_disk(str(tmp_path / "saved"))
     (bad,) = scan(tmp_path / "saved").bad
-    assert (bad.name, bad.reason) == ("row 0", "its caption is no text: ['a', 'b']")
+    assert (bad.name, bad.reason[:40]) == ("row 0", "it has a list of captions: give the sour")
+    (sample,) = scan(tmp_path / "saved", wording=Wording(choose_line=True)).samples
+    assert [sample.caption_of(showing, (0,)) for showing in range(3)] == ["a", "b", "a"]
+
+
+def test_a_caption_that_is_no_text_is_listed(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict(
+        {"image": [embedded(encoded(scene()))], "text": [3]},
+        features=datasets.Features({"image": datasets.Image(), "text": datasets.Value("int64")}),
+    )
+    rows.save_to_disk(str(tmp_path / "saved"))
+    (bad,) = scan(tmp_path / "saved").bad
+    assert (bad.name, bad.reason) == ("row 0", "its caption is no text: 3")
 
 
 def test_a_file_outside_the_datasets_folder_is_never_read(tmp_path: Path) -> None:

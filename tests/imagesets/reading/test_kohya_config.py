@@ -282,6 +282,13 @@ def test_a_file_that_is_none_is_refused(name: str, content: bytes | None, reason
     assert reason in str(caught.value)
 
 
+def test_folders_of_one_name_are_told_apart(root: Path) -> None:
+    laid(root, {"more/cat/a.png": "", "more/cat/a.txt": "x"})
+    more = "[[datasets.subsets]]\nimage_dir = 'more/cat'\n[[datasets.subsets]]\nimage_dir = 'house'\n"
+    labels = [subset.source.label for subset in taken(root, SUBSET + more).subsets]
+    assert labels == ["cat (datasets[0].subsets[0])", "cat (datasets[0].subsets[1])", "house"]
+
+
 def test_it_is_known_at_a_glance(root: Path) -> None:
     (root / "a.toml").write_text("")
     (root / "a.json").write_text('{"datasets": []}')

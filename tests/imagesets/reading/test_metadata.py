@@ -49,7 +49,7 @@ def test_only_line_feeds_end_a_line(separator: str) -> None:
         (b'["b.png", "x"]', 'needs a "file_name"'),
         (b'{"text": "x"}', 'needs a "file_name"'),
         (b'{"file_name": 3, "text": "x"}', 'needs a "file_name"'),
-        (b'{"file_name": "b.png", "text": ["x", 3]}', "gives 'b.png' a \"text\" that is no text: ['x', 3]"),
+        (b'{"file_name": "b.png", "text": ["x", 3]}', "names 'b.png', but its caption is no text: ['x', 3]"),
         (b'{"file_name": "b.png", "text": "\\ud800"}', "names 'b.png', but its caption holds half a character"),
         (b'{"file_name": "a.png", "text": "x"}', "names 'a.png' again, after line 1: remove one"),
     ],

@@ -166,8 +166,8 @@ def test_lines_of_a_text_are_captions_of_their_own_where_the_wording_takes_them_
         assert joined["a.png"] == "one two"
     (line,) = parse_metadata(b'{"file_name": "b.png", "text": ["three", "four"]}')
     assert line.problem == (
-        "gives 'b.png' a list of captions: give the source wording: {choose_line: true}, which takes them in turn, or "
-        "write one text"
+        "names 'b.png', but it has a list of captions: give the source wording: {choose_line: true}, which takes them "
+        "in turn, or write one text"
     )
 
 
