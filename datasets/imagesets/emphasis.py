@@ -49,6 +49,11 @@ def parse_weights(text: str) -> list[Segment]:
     return segments
 
 
+def plain_text(text: str) -> str:
+    """Return a text without the brackets and numbers that weigh."""
+    return "".join(segment.text for segment in parse_weights(text))
+
+
 def places_in(text: str) -> list[int]:
     """Return where in a text each character stands that the pieces together have."""
     return [place for begin, end, _ in _pieces(text) for place in range(begin, end)]

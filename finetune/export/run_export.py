@@ -30,6 +30,7 @@ from finetune.recipe.schema import (
 )
 from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
+from imagesets.emphasis import plain_text
 from imagesets.manifest import read_manifest
 
 
@@ -119,7 +120,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
         prediction_type="v_prediction" if prediction_type == "v_prediction" else "epsilon",
         resolution=_resolution(recipe),
         bucket_counts=_bucket_counts(lines),
-        tag_frequency=_tag_frequency(lines),
+        tag_frequency=_tag_frequency(lines, weighted=training.weighted_captions),
         folders=_folders(lines),
         num_images=num_images or None,
         steps=step,
@@ -177,12 +178,13 @@ def _bucket_counts(lines: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
     return dict(counts)
 
 
-def _tag_frequency(lines: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Count comma-separated tags by folder, as kohya does."""
+def _tag_frequency(lines: list[dict[str, Any]], *, weighted: bool) -> dict[str, dict[str, int]]:
+    """Count comma-separated tags by folder, as kohya does; brackets that weigh belong to no tag."""
     tags: dict[str, Counter[str]] = {}
     for line in lines:
         counter = tags.setdefault(_folder(line), Counter())
-        counter.update(tag.strip().lower() for tag in line["caption"].split(",") if tag.strip())
+        caption = plain_text(line["caption"]) if weighted else line["caption"]
+        counter.update(tag.strip().lower() for tag in caption.split(",") if tag.strip())
     return {folder: dict(counter) for folder, counter in tags.items()}
 
 

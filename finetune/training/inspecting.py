@@ -28,6 +28,7 @@ def training_plan(recipe: Recipe, pictures: TrainingPictures | None, *, steps: i
         background=recipe.data.background,
         stops_at_bad=recipe.data.on_bad_image == "stop",
         max_tokens=training.max_caption_tokens,
+        weighted=training.weighted_captions,
     )
 
 

@@ -1,10 +1,11 @@
 """What the captions of a set say together: how many there are, which repeat, their tags, and where triggers stand."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from imagesets.captions import with_trigger
+from imagesets.emphasis import plain_text
 from imagesets.inspection.plan import SourcePlan
 from imagesets.samples import Sample, ScanReport
 
@@ -62,8 +63,14 @@ class CaptionFacts:
     triggers: tuple[TriggerFacts, ...]
 
 
-def gather_captions(report: ScanReport, sources: Sequence[SourcePlan]) -> CaptionFacts:
-    """Count what there is to count in the captions, as they are trained."""
+def gather_captions(report: ScanReport, sources: Sequence[SourcePlan], *, weighted: bool = False) -> CaptionFacts:
+    """Count what there is to count in the captions, as they are trained.
+
+    Args:
+        report: the scan.
+        sources: in their order.
+        weighted: whether brackets in captions are weights, which then belong to no tag.
+    """
     samples = report.samples
     noted = {kind: {(note.source, note.name) for note in report.notes if note.kind == kind}
              for kind in ("missing_caption", "empty_caption")}  # fmt: skip
@@ -77,7 +84,7 @@ def gather_captions(report: ScanReport, sources: Sequence[SourcePlan]) -> Captio
         if index not in without:
             by_caption.setdefault(sample.caption, []).append(index)
     repeated = sorted((tuple(group) for group in by_caption.values() if len(group) > 1), key=lambda g: (-len(g), g))
-    tags = count_tags(samples)
+    tags = count_tags(plain_text(sample.caption) if weighted else sample.caption for sample in samples)
     triggers = tuple(_trigger_facts(source, sources, samples) for source in sources if source.trigger)
     words = {tag for facts in triggers for tag in split_tags(facts.trigger)}
     enough = max(2, _MIN_COMMON * len(samples))
@@ -101,9 +108,9 @@ def split_tags(caption: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
-def count_tags(samples: Sequence[Sample]) -> Counter[str]:
+def count_tags(captions: Iterable[str]) -> Counter[str]:
     """Count in how many captions each tag stands."""
-    return Counter(tag for sample in samples for tag in split_tags(sample.caption))
+    return Counter(tag for caption in captions for tag in split_tags(caption))
 
 
 def _trigger_facts(source: SourcePlan, sources: Sequence[SourcePlan], samples: Sequence[Sample]) -> TriggerFacts:

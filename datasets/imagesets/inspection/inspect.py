@@ -60,7 +60,7 @@ def find_without_looking(report: ScanReport, plan: TrainingPlan) -> tuple[Findin
 
 
 def _gather(report: ScanReport, plan: TrainingPlan) -> SetFacts:
-    captions = gather_captions(report, plan.sources)
+    captions = gather_captions(report, plan.sources, weighted=plan.weighted)
     return SetFacts(
         report=report,
         plan=plan,

@@ -52,6 +52,7 @@ class TrainingPlan:
         background: the colour under see-through parts, as '#rrggbb'.
         stops_at_bad: whether a picture that cannot be used stops the run.
         max_tokens: how many tokens of a caption are read, begin and end not counted.
+        weighted: whether brackets in captions are weights.
     """
 
     buckets: tuple[Size, ...]
@@ -65,6 +66,7 @@ class TrainingPlan:
     background: str = "#ffffff"
     stops_at_bad: bool = True
     max_tokens: int = 225
+    weighted: bool = False
 
 
 @dataclass(frozen=True)

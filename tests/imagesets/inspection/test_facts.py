@@ -126,6 +126,14 @@ def test_trigger_coverage_tags_and_repeats(tmp_path: Path) -> None:
     assert [(trigger.pictures, trigger.elsewhere) for trigger in both.triggers] == [(5, ()), (1, ())], "they share it"
 
 
+def test_brackets_that_weigh_belong_to_no_tag(tmp_path: Path) -> None:
+    for index in range(3):
+        save(tmp_path / "a", f"{index}.png", photo(index), f"(red scarf, gloves:1.{index}), [sky]")
+    weighted = inspect(tmp_path / "a", weighted=True).facts.captions
+    assert dict(weighted.tags) == {"red scarf": 3, "gloves": 3, "sky": 3}
+    assert "(red scarf" in dict(inspect(tmp_path / "a").facts.captions.tags)
+
+
 def test_the_json_is_plain_whole_and_the_same_each_time(tmp_path: Path) -> None:
     folder = clean_folder(tmp_path / "a")
     save(folder, "silent.png", photo(50))
