@@ -98,7 +98,8 @@ def batch_sides(folder: Path) -> dict[str, Callable[[int], None]]:
     from finetune.model.miniature import Miniature
     from finetune.model.text import TextStack
     from finetune.training.data import plan_pictures, scan_pictures
-    from finetune.training.encode import encode_pictures, plan_encoding
+    from finetune.training.encode import encode_pictures
+    from finetune.training.encode_plan import plan_encoding
 
     write_pictures(folder / "pictures", NUM_PICTURES, 2 * SIDE_PX)
     recipe = our_recipe(folder)

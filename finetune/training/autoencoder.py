@@ -19,7 +19,7 @@ from torch import Tensor
 from finetune.errors import DataError
 from finetune.model.vae import Pixels, to_model_range
 from finetune.recipe.vae import VaeLoss
-from finetune.training.encode import MEMORY_SHARE
+from finetune.training.encode_plan import MEMORY_SHARE
 from finetune.training.pictures import PlannedSample
 from finetune.training.randomness import BatchGenerator
 from finetune.training.step import StepOutput

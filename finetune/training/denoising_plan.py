@@ -13,7 +13,7 @@ from finetune.model.precision import choose_dtype
 from finetune.preview.requests import PictureRequest
 from finetune.recipe import Recipe
 from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
-from finetune.training.encode import Encoding, Warn, plan_encoding
+from finetune.training.encode_plan import Encoding, Warn, plan_encoding
 from finetune.training.pictures import Pictures
 
 

@@ -145,7 +145,7 @@ def test_no_room_on_the_disk(make_recipe, make_state, hash_tensors, monkeypatch,
     from finetune.errors import DiskError
 
     expected = _steps(make_state({**SETTINGS, "cache": {"kind": "memory"}}), hash_tensors)
-    monkeypatch.setattr("finetune.training.encode.DISK_SHARE", 0.0)
+    monkeypatch.setattr("finetune.training.encode_plan.DISK_SHARE", 0.0)
     with pytest.raises(DiskError, match=r"no room for the latents of \d+ cuts.*cache\.folder"):
         make_state({**SETTINGS, "training.cache_latents": "always"})
     assert _steps(make_state(SETTINGS), hash_tensors) == expected
