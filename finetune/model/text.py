@@ -61,6 +61,7 @@ class TextEmbeddings:
     @staticmethod
     def cat(parts: "Sequence[TextEmbeddings]") -> "TextEmbeddings":
         """Join the embeddings of several captions, each with its batch dimension and no mask, into one batch."""
+        assert all(part.prompt_mask is None for part in parts), "what is joined is one text each"
         pooled = torch.cat([part.pooled_prompt_embeds for part in parts])
         lengths = [part.prompt_embeds.shape[1] for part in parts for _ in part.prompt_embeds]
         if len(set(lengths)) == 1:

@@ -85,3 +85,23 @@ def test_texts_of_one_length_need_no_mask():
     assert mixed.prompt_mask is not None
     assert mixed.prompt_mask.tolist() == [[True] * 77 + [False] * 77, [True] * 154]
     assert mixed.zeros_like().prompt_embeds.shape == (2, 77, 160)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_mask_holds_in_half_precision_too(make_state, make_batch, dtype):
+    """What fills a shorter text up changes no bit, however large it is."""
+    state, batch = make_state(), make_batch(2)
+    mixed = _rows(batch, [1, 2], [0, 1])
+    mixed = replace(mixed, prompt_embeds=mixed.prompt_embeds.float(), pooled_prompt_embeds=batch.pooled_prompt_embeds)
+    filled = mixed.prompt_embeds.masked_fill(~mixed.prompt_mask[..., None], 50.0)
+    generator = BatchGenerator(3, 5, batch.sample_names)
+    losses = []
+    for embeds in (mixed.prompt_embeds, filled):
+        with torch.autocast("cpu", dtype), torch.no_grad():
+            step = train_step(
+                state.task.unet, state.task.noise_scheduler, state.task.objective,
+                replace(mixed, prompt_embeds=embeds), generator,
+            )  # fmt: skip
+        losses.append(step.per_sample)
+    assert torch.isfinite(losses[0]).all()
+    assert torch.equal(losses[0], losses[1])

@@ -108,6 +108,18 @@ def test_training_goes_on_after_a_step_as_if_it_had_never_stopped(make_recipe, w
         ]
 
 
+def test_where_brackets_weigh_a_pair_of_them_is_shuffled_as_one_tag(make_recipe, worded, tmp_path):
+    for path in (tmp_path / "worded").glob("*.txt"):
+        path.write_text("a, (red scarf, gloves:1.2), b, c", encoding="utf-8")
+    settings = worded({"shuffle": True, "variants": 6})
+    weighted, plain = (
+        set(planned(make_recipe({**settings, "training.weighted_captions": on})).captions()) for on in (True, False)
+    )
+    assert len(weighted) > 3
+    assert all("(red scarf, gloves:1.2)" in caption for caption in weighted)
+    assert not all("(red scarf, gloves:1.2)" in caption for caption in plain)
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_long_line_is_warned_of_though_it_is_not_the_first(make_recipe, worded, tmp_path, trained):
     from accelerate import Accelerator
