@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ from tests.jobs.conftest import child_environment
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(job) -> None:
-    job.train("name=one")
+    train_once_and_on_two(job, second=["cache.folder=two-cache"])
+    [started] = [event for event in job.events("two") if event["kind"] == "run_started"]
+    assert started["environment"]["processes"] == 2
+    assert_each_value_is_there_once(job.recipe.parent / "two-cache", num_shards={"latents": 2})
+
+
+def train_once_and_on_two(job, *settings: str, second: Sequence[str] = ()) -> None:
+    """Train runs `one` and, with two processes, `two`, and hold their steps beside each other."""
+    job.train("name=one", *settings)
     # What `accelerate launch` starts on GPUs; on a CPU its own launcher wants MPI.
-    launch = launch_two()
+    command = [sys.executable, *launch_two(), "-m", "finetune", "train", str(job.recipe), "name=two"]
     finished = subprocess.run(
-        [sys.executable, *launch, "-m", "finetune", "train", str(job.recipe), "name=two", "cache.folder=two-cache"],
+        [*command, *settings, *second],
         capture_output=True,
         text=True,
         env=child_environment(),
@@ -34,9 +43,6 @@ def test_two_processes_train_what_one_does(job) -> None:
     # the first digit.
     for step, (loss, grad_norm, *_) in one.items():
         assert two[step][:2] == pytest.approx((loss, grad_norm), rel=1e-5 if step == 1 else 1e-2), f"step {step}"
-    [started] = [event for event in job.events("two") if event["kind"] == "run_started"]
-    assert started["environment"]["processes"] == 2
-    assert_each_value_is_there_once(job.recipe.parent / "two-cache", num_shards={"latents": 2})
 
 
 def free_port() -> int:

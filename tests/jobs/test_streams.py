@@ -1,14 +1,11 @@
 """Runs on tar shards that are read as they come: resumed to the same bits, and the same with two processes."""
 
 import json
-import subprocess
-import sys
 import tarfile
 
 import pytest
 
-from tests.jobs.conftest import child_environment
-from tests.jobs.test_processes import launch_two
+from tests.jobs.test_processes import train_once_and_on_two
 
 FROZEN = ["adapter.text_encoder=null", "adapter.text_encoder_2=null"]
 
@@ -55,18 +52,4 @@ def test_a_stream_killed_between_two_micro_batches_resumes_to_the_same_bits(job,
 
 @pytest.mark.slow
 def test_two_processes_share_each_step_of_a_stream(job, streaming: list[str]) -> None:
-    job.train("name=one", *streaming)
-    finished = subprocess.run(
-        [sys.executable, *launch_two(), "-m", "finetune", "train", str(job.recipe), "name=two", *streaming],
-        capture_output=True,
-        text=True,
-        env=child_environment(),
-        cwd=job.recipe.parent,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    one, two = job.losses("one"), job.losses("two")
-    assert one.keys() == two.keys()
-    for step, (loss, grad_norm, *_) in one.items():
-        assert two[step][:2] == pytest.approx((loss, grad_norm), rel=1e-5 if step == 1 else 1e-2), f"step {step}"
+    train_once_and_on_two(job, *streaming)
