@@ -144,18 +144,3 @@ def _cut(buckets: Integers, batch_size: int) -> tuple[Integers, Integers]:
     number = np.arange(len(of_batch)) - (np.cumsum(per_bucket) - per_bucket)[of_batch]
     begins = first[of_batch] + number * batch_size
     return begins, np.minimum(begins + batch_size, (first + counts)[of_batch])
-
-
-def optimizer_steps(batches: Sequence[Batch], batches_per_step: int) -> tuple[Sequence[Batch], ...]:
-    """Group an epoch's batches into its optimizer steps, in order; the last step takes what is left."""
-    return tuple(batches[start : start + batches_per_step] for start in range(0, len(batches), batches_per_step))
-
-
-def process_share(batches: Sequence[Batch], num_processes: int, process_index: int) -> Sequence[Batch]:
-    """Return what one of several processes takes of a step's or an epoch's batches: every `num_processes`-th.
-
-    The shares are disjoint, together they are the whole, and their lengths differ by at most one.
-    """
-    if not 0 <= process_index < num_processes:
-        raise ValueError(f"process_index: got {process_index}, needs 0 to {num_processes - 1}")
-    return batches[process_index::num_processes]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagesets.buckets import AssignedBuckets, assign_buckets, generated_buckets
-from imagesets.plan import Batch, Item, epoch_plan, optimizer_steps, process_share
+from imagesets.plan import Batch, Item, epoch_plan
 from imagesets.randomness import key_to_seed
 
 BUCKETS = [(1024, 1024), (832, 1216), (1216, 832)]
@@ -78,37 +78,6 @@ def test_a_short_batch_may_come_anywhere() -> None:
         assert sorted(lengths) == [1, 4, 4]
         places.add(lengths.index(1))
     assert places == {0, 1, 2}
-
-
-@given(SAMPLES, st.sampled_from([1, 2, 4]))
-def test_any_number_of_processes_sees_the_same_global_order(
-    samples: list[tuple[tuple[int, int], int]], num_processes: int
-) -> None:
-    whole = plan(samples)
-    shares = [process_share(whole, num_processes, index) for index in range(num_processes)]
-    rounds = itertools.zip_longest(*shares)
-    assert tuple(batch for together in rounds for batch in together if batch is not None) == whole
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-@given(SAMPLES, st.sampled_from([1, 2, 4]))
-def test_a_step_holds_the_same_batches_for_any_number_of_processes(
-    samples: list[tuple[tuple[int, int], int]], num_processes: int
-) -> None:
-    for step in optimizer_steps(plan(samples, 1), 4):
-        shares = [process_share(step, num_processes, index) for index in range(num_processes)]
-        assert Counter(itertools.chain(*shares)) == Counter(step)
-
-
-@given(SAMPLES, st.integers(1, 5))
-def test_steps_are_slices_of_the_plan_and_the_last_takes_what_is_left(
-    samples: list[tuple[tuple[int, int], int]], batches_per_step: int
-) -> None:
-    batches = plan(samples, 2)
-    steps = optimizer_steps(batches, batches_per_step)
-    assert tuple(itertools.chain(*steps)) == batches
-    assert len(steps) == ceil(len(batches) / batches_per_step)
-    assert all(len(step) == batches_per_step for step in steps[:-1])
 
 
 def written_out(
@@ -180,7 +149,5 @@ def test_a_million_pictures_take_some_tens_of_megabytes() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size: got 0, needs 1 or more"):
         epoch_plan([(64, 64)], [1], 0, 0, 0)
-    with pytest.raises(ValueError, match="process_index: got 2, needs 0 to 1"):
-        process_share((), 2, 2)
     with pytest.raises(ValueError, match="got 1 buckets and 2 repeats"):
         epoch_plan([(64, 64)], [1, 1], 1, 0, 0)
