@@ -33,12 +33,15 @@ class BucketFacts:
         return self.batches == 1 and self.left_over > 0
 
 
-def gather_buckets(plan: TrainingPlan, repeats: Sequence[int]) -> tuple[BucketFacts, ...]:
+def gather_buckets(
+    plan: TrainingPlan, repeats: Sequence[int], *, is_beginning: bool = False
+) -> tuple[BucketFacts, ...]:
     """Return the facts of every bucket in use, by size.
 
     Args:
         plan: what training will do.
         repeats: of each sample, by index.
+        is_beginning: whether more pictures come, so that no last batch is known.
     """
     members: dict[Size, list[int]] = {}
     for index, size in enumerate(plan.buckets):
@@ -47,5 +50,6 @@ def gather_buckets(plan: TrainingPlan, repeats: Sequence[int]) -> tuple[BucketFa
     for size, samples in sorted(members.items()):
         showings = sum(repeats[index] for index in samples)
         full, left_over = divmod(showings, plan.micro_batch_size)
+        left_over = 0 if is_beginning else left_over
         facts.append(BucketFacts(size, len(samples), showings, full + (left_over > 0), left_over, tuple(samples)))
     return tuple(facts)

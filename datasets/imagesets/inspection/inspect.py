@@ -68,7 +68,7 @@ def _gather(report: ScanReport, plan: TrainingPlan) -> SetFacts:
             InspectedPicture(index, sample, frame)
             for index, (sample, frame) in enumerate(zip(report.samples, center_frames(report, plan), strict=True))
         ),
-        buckets=gather_buckets(plan, [sample.repeats for sample in report.samples]),
+        buckets=gather_buckets(plan, [sample.repeats for sample in report.samples], is_beginning=report.is_beginning),
         captions=captions,
         strays=find_strays(report, plan.sources, (*captions.missing, *captions.empty)),
         same=same_files(report.samples),
