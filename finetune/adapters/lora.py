@@ -85,14 +85,14 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 @contextmanager
 def lora_disabled(models: Iterable[nn.Module]) -> Iterator[None]:
     """Switch every adapter off inside the block: the models compute exactly what their base computes."""
-    layers = [layer for model in models for _, layer in lora_layers(model)]
+    layers = {layer: layer.disable_adapters for model in models for _, layer in lora_layers(model)}
     for layer in layers:
         layer._disable_adapters = True  # `enable_adapters(False)` would also take the gradients away
     try:
         yield
     finally:
-        for layer in layers:
-            layer._disable_adapters = False
+        for layer, was_disabled in layers.items():
+            layer._disable_adapters = was_disabled
 
 
 @contextmanager

@@ -208,7 +208,7 @@ class PriorPreservation(Settings):
     """Prior preservation without pictures: the base, its adapter switched off, says what is to stay as it was."""
 
     weight: NumberAboveZero = 1.0
-    """What the distance from the base counts beside the loss."""
+    """What the distance from the base counts beside the loss; both are weighted alike over the timesteps."""
     class_word: Text = ""
     """What a source's trigger is replaced by in the captions the base is asked with: what the trigger is one of, as \
 `dog`. Empty takes the trigger out; a caption without one stays as it is."""
@@ -252,7 +252,7 @@ room for it."""
     """How the learning rate changes over the steps."""
     prior_preservation: PriorPreservation | None = None
     """Hold the adapter near the base where its trigger is not asked for, so that a class does not turn into the one \
-that is learned. A step takes about twice as long; null leaves it out. Only with `adapter.kind: lora`."""
+that is learned. A step takes more than twice as long; null leaves it out. Only with `adapter.kind: lora`."""
     ema: WeightAveraging | None = None
     """Keep an exponential moving average of what is trained; previews and exports are made with it. It takes as much \
 memory as the trained weights; null keeps none."""

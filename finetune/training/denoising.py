@@ -76,7 +76,7 @@ class Denoising:
             sample_names=tuple(item.sample.name for item in planned),
             prompt_mask=text.prompt_mask,
             loss_mask=joined_masks([self.masks(item.sample, item.frame) for item in planned], moments[0].mean),
-            prior=None if self.prior is None else self.prior.text(self.text, planned),
+            prior=None if self.prior is None else self.prior.text(self.text, planned, text),
         )  # fmt: skip
 
     def time_ids(self, item: PlannedSample) -> tuple[float, ...]:

@@ -85,7 +85,8 @@ class StepReport:
         loss: mean over the step's samples, after the objective's weighting.
         timesteps: each local sample's noise level.
         per_sample: each local sample's unweighted error.
-        prior_loss: mean over the step's samples of the distance from the base on class captions; None without.
+        prior_loss: mean over the step's samples of the distance from the base on class captions, after the objective's
+            weighting; None where the base is not asked.
         num_samples: samples over all processes.
         grad_norm: before clipping.
         learning_rates: by group.

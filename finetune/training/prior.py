@@ -33,18 +33,20 @@ class PriorText:
     """What a batch's class captions say to the model in training and to its base.
 
     Attributes:
-        student: encoded as the model in training has it.
+        student: encoded as the model in training has it; None where every class caption is the caption itself, about
+            which the model has been asked already.
         teacher: encoded without adapters; the same where no encoder has one.
         weight: what the prior's error counts beside the loss.
     """
 
-    student: TextEmbeddings
+    student: TextEmbeddings | None
     teacher: TextEmbeddings
     weight: float
 
     def to(self, device: torch.device) -> "PriorText":
         """Return it on `device`."""
-        return replace(self, student=self.student.to(device), teacher=self.teacher.to(device))
+        student = None if self.student is None else self.student.to(device)
+        return replace(self, student=student, teacher=self.teacher.to(device))
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,39 @@ class PriorPreservation:
             for item in planned
         ]
 
-    def text(self, source: TextSource, planned: Sequence[PlannedSample]) -> PriorText:
-        """Encode the class captions of a batch for student and teacher."""
+    def text(self, source: TextSource, planned: Sequence[PlannedSample], own: TextEmbeddings) -> PriorText:
+        """Encode the class captions of a batch for student and teacher.
+
+        Args:
+            source: encodes captions.
+            planned: the batch.
+            own: what its captions are encoded to.
+        """
         captions = self.captions(planned)
-        student = source.encode(captions)
-        if not self.encoders:
-            return PriorText(student, student, self.weight)
-        with torch.no_grad(), lora_disabled(self.encoders):
-            teacher = source.encode(captions)
-        return PriorText(student, teacher, self.weight)
+        is_own = captions == [item.caption for item in planned]
+        student = own if is_own else source.encode(captions)
+        if self.encoders:
+            with torch.no_grad(), lora_disabled(self.encoders):
+                return PriorText(None if is_own else student, source.encode(captions), self.weight)
+        return PriorText(None if is_own else student, student, self.weight)
 
 
 def prior_error(
-    unet: UNet2DConditionModel, noisy_latents: Tensor, timesteps: Tensor, prior: PriorText, add_time_ids: Tensor
+    unet: UNet2DConditionModel,
+    noisy_latents: Tensor,
+    timesteps: Tensor,
+    prior: PriorText,
+    add_time_ids: Tensor,
+    model_pred: Tensor,
 ) -> Tensor:
     """Return each sample's mean squared distance from the base on its class caption, (B,).
 
     The base computes without gradients, adapters and their dropout. Where an adapter has learned nothing, both agree to
-    the bit, and the gradient is zero.
+    the bit, and the gradient is zero. `model_pred` is what the model in training makes of the samples' own captions.
     """
     with torch.no_grad(), lora_disabled([unet]):
         teacher = predict(unet, noisy_latents, timesteps, prior.teacher, add_time_ids)
-    student = predict(unet, noisy_latents, timesteps, prior.student, add_time_ids)
+    student = model_pred
+    if prior.student is not None:
+        student = predict(unet, noisy_latents, timesteps, prior.student, add_time_ids)
     return (student.float() - teacher.float()).square().mean(dim=(1, 2, 3))

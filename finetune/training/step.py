@@ -22,8 +22,8 @@ class StepOutput:
         per_sample: (B,), detached: each sample's mean squared error, over what its mask keeps, before any weighting.
         weighted: (B,), detached: the same after the objective's weighting.
         timesteps: (B,), the noise levels drawn.
-        prior: (B,), detached: each sample's mean squared distance from the base on its class caption; None where the
-            base is not asked.
+        prior: (B,), detached: each sample's mean squared distance from the base on its class caption, after the
+            objective's weighting; None where the base is not asked.
     """
 
     loss: Tensor
@@ -54,12 +54,13 @@ def train_step(
 
     target = objective.target(noise_scheduler, latents, noise, timesteps)
     per_sample = masked_mean((model_pred.float() - target.float()).square(), batch.loss_mask)  # (B,)
-    weighted = per_sample * objective.weights(noise_scheduler, timesteps)
+    weights = objective.weights(noise_scheduler, timesteps)  # (B,)
+    weighted = per_sample * weights
     loss = torch.dot(weighted, batch.sample_weights)
     if batch.prior is None:
         return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps)
 
-    prior = prior_error(unet, noisy_latents, timesteps, batch.prior, batch.add_time_ids)  # (B,)
+    prior = weights * prior_error(unet, noisy_latents, timesteps, batch.prior, batch.add_time_ids, model_pred)  # (B,)
     loss = loss + batch.prior.weight * torch.dot(prior, batch.sample_weights)
     return StepOutput(loss, per_sample.detach(), weighted.detach(), timesteps, prior.detach())
 

@@ -71,6 +71,16 @@ def test_starts_as_the_identity(load, run, component, targets, method):
         assert torch.equal(adapted, plain)
 
 
+def test_adapters_are_switched_back_to_what_they_were(load):
+    unet = _inject(load("unet"), "unet", _ALL, "lora")
+    layers = [layer for _, layer in lora_layers(unet)]
+    with lora_disabled([unet]):
+        with lora_disabled([unet]):
+            assert all(layer.disable_adapters for layer in layers)
+        assert all(layer.disable_adapters for layer in layers), "the block around is not over yet"
+    assert not any(layer.disable_adapters for layer in layers)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_dora_starts_as_the_identity_on_a_base_of_lower_precision(load, run, dtype):
     """Norms in the base's precision would move the output by about 1 % (bf16) or 0.1 % (fp16)."""

@@ -1,16 +1,18 @@
 """Prior preservation: what the base says is the base's own, to the bit, and holds an adapter near it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from finetune.adapters.lora import lora_layers
+from finetune.adapters.lora import lora_disabled, lora_layers
 from finetune.model.miniature import Miniature
 from finetune.model.text import TextEmbeddings, TextStack
-from finetune.training.loop import accumulate_gradients
+from finetune.training.loop import accumulate_gradients, optimizer_step
 from finetune.training.prior import prior_error
 from finetune.training.randomness import BatchGenerator
+from finetune.training.step import train_step
 
 PRIOR = {"training.prior_preservation": {"weight": 1.0, "class_word": "cat"}}
 DROPOUT = {"rank": 4, "alpha": 2.0, "learning_rate": 1e-3, "dropout": 0.5}
@@ -83,7 +85,7 @@ def test_the_teacher_is_the_unadapted_model_to_the_bit(make_prior_state, kind, p
     unet.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0].detach().clone()))
     planned, batch = _batch(state)
     timesteps = torch.tensor([7, 700])
-    error = prior_error(unet, batch.latents, timesteps, batch.prior, batch.add_time_ids)
+    error = prior_error(unet, batch.latents, timesteps, batch.prior, batch.add_time_ids, torch.zeros(()))
     teacher, student = seen
 
     # The same from files, where no adapter ever was.
@@ -110,9 +112,9 @@ def _models(state):
 
 def test_the_prior_adds_its_own_gradient_and_only_that(make_prior_state):
     """The whole gradient is that of the loss and weight times that of the distance, each computed apart."""
-    weight, found = 3.0, {}
+    weight, found, objective = 3.0, {}, {"training.objective": {"snr_gamma": 2.0}}
     for name, settings in (("without", {}), ("with", {"training.prior_preservation": {"weight": weight}})):
-        state = make_prior_state(**settings)
+        state = make_prior_state(**settings, **objective)
         _teach(state)
         accumulate_gradients(state, 1, state.pictures.batches_of(1))
         found[name] = {key: parameter.grad.clone() for key, parameter in state.parameters.items()}
@@ -122,8 +124,8 @@ def test_the_prior_adds_its_own_gradient_and_only_that(make_prior_state):
     objective, scheduler = state.task.objective, state.task.noise_scheduler
     noise, timesteps = objective.noise(generator, batch.latents), objective.timesteps(generator)
     noisy = scheduler.add_noise(batch.latents, noise, timesteps)
-    error = prior_error(state.task.unet, noisy, timesteps, batch.prior, batch.add_time_ids)
-    (weight * error.mean()).backward()
+    error = prior_error(state.task.unet, noisy, timesteps, batch.prior, batch.add_time_ids, torch.zeros(()))
+    (weight * (error * objective.weights(scheduler, timesteps)).mean()).backward()
     largest = max(float(gradient.abs().max()) for gradient in found["with"].values())
     for key, parameter in state.parameters.items():
         difference = found["with"][key] - found["without"][key] - parameter.grad
@@ -142,6 +144,27 @@ def test_frozen_encoders_give_student_and_teacher_one_text_and_trained_ones_two(
     assert batch.prior.student.prompt_embeds.requires_grad
     assert not batch.prior.teacher.prompt_embeds.requires_grad
     assert not batch.prior.teacher.pooled_prompt_embeds.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["plain", "dropout", "text encoders"])
+def test_on_the_same_captions_the_model_is_asked_once(make_prior_state, kind):
+    """Without a trigger to take out, the distance is that of the prediction that is there already, to the bit."""
+    state = make_prior_state(**ADAPTERS[kind], **PRIOR)
+    for sample in state.pictures.samples:
+        object.__setattr__(sample, "trigger", "")
+    _teach(state)
+    planned, batch = _batch(state)
+    assert batch.prior.student is None
+    generator = BatchGenerator(state.seed, 1, [item.key for item in planned])
+    calls = []
+    state.task.unet.register_forward_hook(lambda *_: calls.append(1))
+    once = train_step(state.task.unet, state.task.noise_scheduler, state.task.objective, batch, generator)
+    assert len(calls) == 2
+    asked_again = replace(batch, prior=replace(batch.prior, student=batch.text))
+    twice = train_step(state.task.unet, state.task.noise_scheduler, state.task.objective, asked_again, generator)
+    assert len(calls) == 5
+    assert torch.equal(once.prior, twice.prior)
+    assert once.prior.min() > 0
 
 
 def test_a_dropped_caption_is_dropped_for_the_base_too(make_prior_state):
@@ -178,3 +201,44 @@ def test_vae_training_takes_no_masks(make_recipe, pictures_folder):
     source = {"kind": "folder", "path": str(pictures_folder), "mask": {"kind": "alpha"}}
     with pytest.raises(ValueError, match=r"data\.sources\.0\.mask: needs null with adapter\.kind: vae"):
         make_recipe({"adapter": {"kind": "vae"}, "data.sources": [source]})
+
+
+@pytest.mark.slow
+def test_the_class_stays_near_the_base_while_the_new_thing_is_learned(make_state):
+    """The quickstart's star, 25 steps with the prior and without, asked at draws that no training has seen."""
+    source = {"kind": "folder", "path": "sample:quickstart", "trigger": "<zig>"}
+    settings = {
+        "data.sources": [source],
+        "data.buckets": {"kind": "generated", "resolution": 64, "step": 16},
+        "adapter.unet": {"rank": 8, "learning_rate": 2.5e-3, "targets": "attention+feedforward+convolutions"},
+        "training.objective": {"snr_gamma": 0.3},
+        "training.micro_batch_size": 8,
+        "training.global_batch_size": 8,
+        "training.steps": 25,
+    }
+    found = {}
+    for name, weight in (("without", 1e-12), ("with", 1.0)):  # asked about, but not held to it
+        state = make_state({**settings, "training.prior_preservation": {"weight": weight, "class_word": "star"}})
+        for _ in range(25):
+            optimizer_step(state)
+        found[name] = _asked(state)
+    assert found["with"]["distance"] < 0.25 * found["without"]["distance"]
+    assert found["with"]["error"] < 1.2 * found["without"]["error"]
+    assert found["with"]["error"] < 0.6 * found["with"]["base"]
+
+
+@torch.no_grad()
+def _asked(state):
+    """Return the mean distance from the base on class captions, and the error on own ones, adapted and not."""
+    task, found = state.task, {"distance": 0.0, "error": 0.0, "base": 0.0}
+    for draw in range(4):
+        (planned,) = state.pictures.batches_of(1)
+        generator = BatchGenerator(1000, draw, [item.key for item in planned])
+        batch = task.make_batch(planned, generator, 1.0)
+        output = train_step(task.unet, task.noise_scheduler, task.objective, batch, generator)
+        with lora_disabled([task.unet]):
+            base = train_step(task.unet, task.noise_scheduler, task.objective, batch, generator)
+        found["distance"] += float(output.prior.mean())
+        found["error"] += float(output.weighted.mean())
+        found["base"] += float(base.weighted.mean())
+    return found
