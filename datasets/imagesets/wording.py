@@ -22,6 +22,10 @@ class Wording:
     Attributes:
         separator: what stands between tags; they are told apart by it without the spaces around it.
         keep_first: how many tags at the front keep their place and are never dropped.
+        keep_separator: a sign; in a caption that has it, what stands before the first keeps its place and is never
+            dropped, what stands behind the second neither, and `keep_first` does not count. '' for no sign. Where
+            prefix or suffix have it, they are parted with the caption between them.
+        secondary_separator: a sign that holds several tags together as one; in the end the separator stands for it.
         shuffle: whether the other tags change places.
         tag_dropout: how often each of the other tags is left out, from 0 to 1.
         wildcards: whether of `{a|b}` one is taken; they may lie in one another, and a backslash keeps a sign.
@@ -42,6 +46,8 @@ class Wording:
     suffix: str = ""
     variants: int | None = None
     keep_brackets: bool = False
+    keep_separator: str = ""
+    secondary_separator: str = ""
 
     @property
     def draws(self) -> bool:
@@ -61,15 +67,20 @@ def word(caption: str, wording: Wording, key: Sequence[KeyPart], turn: int = 0) 
     line = _line(caption, wording, turn)
     if wording.wildcards:
         line = _without_wildcards(line, (*key, "wildcard"))
+    if _ends_are_parted(wording):
+        line = f"{wording.prefix} {line} {wording.suffix}"
     if wording.shuffle or wording.tag_dropout > 0.0:
         line = _with_tags_drawn(line, wording, key)
-    return _with_ends(line, wording)
+    return _finished(line, wording)
 
 
 def plain_words(caption: str, wording: Wording) -> str:
     """Return a caption before any draw: its first line, the first of each wildcard's choices, all tags in order."""
     line = _line(caption, wording, 0)
-    return _with_ends(_without_wildcards(line, None) if wording.wildcards else line, wording)
+    line = _without_wildcards(line, None) if wording.wildcards else line
+    if _ends_are_parted(wording):
+        line = f"{wording.prefix} {line} {wording.suffix}"
+    return _finished(line, wording)
 
 
 def num_wordings(caption: str, wording: Wording) -> int | None:
@@ -108,21 +119,55 @@ def _without_wildcards(line: str, key: tuple[KeyPart, ...] | None) -> str:
 
 
 def _with_tags_drawn(line: str, wording: Wording, key: Sequence[KeyPart]) -> str:
-    """Drop and shuffle the tags behind those that are kept. A draw belongs to the tag's place as it was written."""
+    """Drop and shuffle the tags that are not kept. A draw belongs to the tag's place as it was written."""
+    front, drawn, back = _parts(line, wording)
+    tags = [*front, *drawn, *back]
+    places = [
+        place
+        for place in range(len(front), len(front) + len(drawn))
+        if key_to_fraction(*key, "tag-dropout", place) >= wording.tag_dropout
+    ]
+    if wording.shuffle:
+        places.sort(key=lambda place: key_to_seed(*key, "tag-order", place))
+    return wording.separator.join([*front, *(tags[place] for place in places), *back])
+
+
+def _parts(line: str, wording: Wording) -> tuple[list[str], list[str], list[str]]:
+    """Return the tags that are kept in front, those that may change, and those that are kept at the end."""
+    if wording.keep_separator and wording.keep_separator in line:
+        front, drawn, *back = (_tags(part, wording) for part in line.split(wording.keep_separator))
+        return front, drawn, [tag for part in back for tag in part]
+    tags = _tags(line, wording)
+    return tags[: wording.keep_first], tags[wording.keep_first :], []
+
+
+def _tags(line: str, wording: Wording) -> list[str]:
     between = wording.separator.strip()
     if wording.keep_brackets:
         parts = split_outside_brackets(line, between)
     else:
         parts = line.split(between) if between else line.split()
-    tags = [part.strip() for part in parts if part.strip()]
-    places = [
-        place
-        for place in range(wording.keep_first, len(tags))
-        if key_to_fraction(*key, "tag-dropout", place) >= wording.tag_dropout
-    ]
-    if wording.shuffle:
-        places.sort(key=lambda place: key_to_seed(*key, "tag-order", place))
-    return wording.separator.join([*tags[: wording.keep_first], *(tags[place] for place in places)])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _without_signs(line: str, wording: Wording) -> str:
+    """Put the separator in place of the signs that say what is kept, and what belongs together."""
+    if wording.keep_separator and wording.keep_separator in line:
+        line = wording.separator.join(tag for part in _parts(line, wording) for tag in part)
+    sign = wording.secondary_separator
+    return wording.separator.join(part.strip() for part in line.split(sign)) if sign and sign in line else line
+
+
+def _ends_are_parted(wording: Wording) -> bool:
+    """Whether the sign of what is kept stands in prefix or suffix, so that these are a part of what it parts."""
+    sign = wording.keep_separator
+    return bool(sign) and (sign in wording.prefix or sign in wording.suffix)
+
+
+def _finished(line: str, wording: Wording) -> str:
+    """Take the signs out and put the ends on, where they are not on yet."""
+    line = _without_signs(line, wording)
+    return line if _ends_are_parted(wording) else _with_ends(line, wording)
 
 
 def _with_ends(line: str, wording: Wording) -> str:

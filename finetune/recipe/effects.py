@@ -179,7 +179,8 @@ def _wording(recipe: Recipe) -> Iterator[str]:
         frozen = not any(name.startswith("adapter.text") for name, _ in _trained(recipe))
         draws_tags = wording.shuffle or wording.tag_dropout > 0.0
         if not draws_tags:
-            for name in ("separator", "keep_first"):
+            signs = wording.keep_separator or wording.secondary_separator
+            for name in ("keep_first",) if signs else ("separator", "keep_first"):
                 if _was_written(wording, name):
                     yield f"{key}.{name}: has no effect without shuffle or tag_dropout"
         draws = draws_tags or wording.wildcards

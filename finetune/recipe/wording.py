@@ -18,6 +18,11 @@ class Wording(Settings):
     """What stands between the tags of a caption; they are told apart by it without the spaces around it."""
     keep_first: CountOrZero = 0
     """How many tags at the front keep their place and are never dropped."""
+    keep_separator: Text = ""
+    """A sign such as `|||`: in a caption that has it, what stands before the first keeps its place and is never \
+dropped, what stands behind the second neither, and `keep_first` does not count. Prefix and suffix may have it, too."""
+    secondary_separator: Text = ""
+    """A sign such as `;;;` that holds several tags together as one; the separator stands for it in the end."""
     shuffle: Flag = False
     """Whether the other tags stand in another order at each showing, so that order is not learned."""
     tag_dropout: Probability = 0.0

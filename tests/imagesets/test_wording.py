@@ -1,5 +1,6 @@
 """Wordings are pure functions of their key: tags are permuted and dropped, never made up, and kept ones stay."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,46 @@ def test_what_is_left_stands_in_its_order_behind_the_kept(tags: list[str], key, 
 def test_one_key_gives_one_wording(tags: list[str], key, wording: Wording) -> None:
     caption = ", ".join(tags)
     assert word(caption, wording, key) == word(caption, replace(wording), tuple(key))
+
+
+@given(TAGS, TAGS, TAGS, KEYS, st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
+def test_what_signs_part_off_is_kept_at_both_ends(
+    front: list[str], middle: list[str], back: list[str], key, dropout: float, shuffle: bool
+) -> None:
+    wording = Wording(shuffle=shuffle, tag_dropout=dropout, keep_separator="|||", keep_first=3)
+    caption = "|||".join(", ".join(part) for part in (front, middle, back))
+    worded = split(word(caption, wording, key))
+    assert worded[: len(front)] == front
+    assert worded[len(worded) - len(back) :] == back
+    left = worded[len(front) : len(worded) - len(back)]
+    assert not Counter(left) - Counter(middle)
+    assert dropout > 0 or sorted(left) == sorted(middle)
+    assert split(plain_words(caption, wording)) == [*front, *middle, *back]
+    assert word(", ".join(middle), wording, key) == word(", ".join(middle), replace(wording, keep_separator=""), key)
+
+
+def test_signs_are_gone_in_the_end() -> None:
+    """As kohya's documentation gives it: one sign keeps both ends, another holds tags together as one."""
+    caption = "1girl, hatsune miku ||| stage, sky;;;cloud ;;; day, smile ||| best quality, rating: general"
+    wording = Wording(shuffle=True, keep_separator="|||", secondary_separator=";;;")
+    orders = {word(caption, wording, (turn,)) for turn in range(100)}
+    assert len(orders) == 6
+    front, back = "1girl, hatsune miku, ", ", best quality, rating: general"
+    assert {order[len(front) : -len(back)] for order in orders} >= {"sky, cloud, day, smile, stage"}
+    assert all(order.startswith(front) and order.endswith(back) and "sky, cloud, day" in order for order in orders)
+    undrawn = replace(wording, shuffle=False)
+    assert word(caption, undrawn, (1,)) == plain_words(caption, undrawn) == plain_words(caption, wording)
+    assert word("a ||| b ||| c ||| d", undrawn, (1,)) == "a, b, c, d"
+
+
+def test_ends_that_hold_the_sign_are_parted_with_the_caption() -> None:
+    wording = Wording(shuffle=True, keep_separator="|||", prefix="1girl |||", suffix=", grainy ||| sharp")
+    orders = {word("tall, old", wording, (turn,)) for turn in range(100)}
+    assert len(orders) == 6
+    assert all(order.startswith("1girl, ") and order.endswith(", sharp") for order in orders)
+    assert plain_words("tall, old", wording) == "1girl, tall, old, grainy, sharp"
+    assert plain_words("", wording) == "1girl, grainy, sharp"
+    assert word("tall, old ||| near", replace(wording, suffix=""), (1,)).endswith(", near")
 
 
 TEN = ", ".join(f"tag{number}" for number in range(10))

@@ -255,27 +255,16 @@ def _sizes(subset: Subset, file: ConfigFile) -> tuple[Size, ...] | None:
 def _wording(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[str, str]) -> Wording | None:
     """Return how a subset's captions are worded; None where the file leaves them alone."""
     separator = subset.get("caption_separator", ",").strip() or " "
-    prefix, suffix = subset.get("caption_prefix", ""), subset.get("caption_suffix", "")
     shuffle, dropout = subset.get("shuffle_caption", False), float(subset.get("caption_tag_dropout_rate", 0))
-    wildcards, keep = subset.get("enable_wildcard", False), subset.get("keep_tokens", 0)
-    for name, text in (("caption_separator", separator), ("caption_prefix", prefix), ("caption_suffix", suffix)):
-        if "\n" in text or "\r" in text:
-            file.problems[subset.place_of(name)] = "needs text on one line"
-    if not (shuffle or dropout or wildcards or prefix or suffix):
-        return None
-    draws_tags = shuffle or dropout > 0
-    if draws_tags and prefix and keep < prefix.count(separator):
-        notes[subset.place_of("caption_prefix")] = (
-            "stays in front here; kohya's trainers shuffle and drop its tags with the others beyond keep_tokens"
-        )
-    if draws_tags and suffix:
-        notes[subset.place_of("caption_suffix")] = (
-            "stays at the end here; kohya's trainers shuffle and drop its tags with the others"
-        )
-    return Wording(
+    wildcards, kept = subset.get("enable_wildcard", False), subset.get("keep_tokens_separator", "").strip()
+    prefix, suffix = (_end(subset, name, file) for name in ("caption_prefix", "caption_suffix"))
+    parted = bool(kept) and (kept in prefix or kept in suffix)  # then ends and caption are parted as there
+    if (shuffle or dropout > 0) and not parted:
+        _tell_of_ends(subset, separator, notes)
+    wording = Wording(
         separator=separator if separator == " " else f"{separator} ",
         # There, the tags of the prefix are the first of those that are kept; here the prefix is none of them.
-        keep_first=max(0, keep - prefix.count(separator)),
+        keep_first=max(0, subset.get("keep_tokens", 0) - prefix.count(separator)),
         shuffle=shuffle,
         tag_dropout=dropout,
         wildcards=wildcards,
@@ -284,7 +273,35 @@ def _wording(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[
         suffix=suffix,
         variants=config.variants,
         keep_brackets=config.keep_brackets,
+        keep_separator=kept,
+        secondary_separator=subset.get("secondary_separator", "").strip(),
     )
+    does_something = wording.draws or prefix or suffix or kept or wording.secondary_separator
+    return wording if does_something else None
+
+
+def _end(subset: Subset, name: str, file: ConfigFile) -> str:
+    """Return the prefix or suffix of captions, which is neither shuffled here nor chosen from."""
+    text: str = subset.get(name, "")
+    sign = subset.get("secondary_separator", "").strip()
+    if "\n" in text or "\r" in text:
+        file.problems[subset.place_of(name)] = "needs text on one line"
+    if subset.get("enable_wildcard") and "{" in text:
+        file.problems[subset.place_of(name)] = "holds a wildcard: they are chosen from in captions alone here"
+    return text.replace(sign, subset.get("caption_separator", ",")) if sign else text
+
+
+def _tell_of_ends(subset: Subset, separator: str, notes: dict[str, str]) -> None:
+    """Note where tags of a prefix or suffix would be shuffled and dropped by kohya's trainers with the others."""
+    prefix = subset.get("caption_prefix", "")
+    if prefix and subset.get("keep_tokens", 0) < prefix.count(separator):
+        notes[subset.place_of("caption_prefix")] = (
+            "stays in front here; kohya's trainers shuffle and drop its tags with the others beyond keep_tokens"
+        )
+    if subset.get("caption_suffix", ""):
+        notes[subset.place_of("caption_suffix")] = (
+            "stays at the end here; kohya's trainers shuffle and drop its tags with the others"
+        )
 
 
 def _as_message(path: Path, problems: Mapping[str, str]) -> str:

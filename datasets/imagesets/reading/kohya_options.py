@@ -139,8 +139,8 @@ OPTIONS: Mapping[str, Option] = {
     "caption_dropout_every_n_epochs": Option(
         *_COUNT_OR_ZERO, lacks="captions are dropped by chance: training.caption_dropout"
     ),
-    "keep_tokens_separator": Option(*_TEXT, lacks="tags are kept by their number: keep_tokens"),
-    "secondary_separator": Option(*_TEXT, lacks="tags have one separator"),
+    "keep_tokens_separator": Option(*_TEXT),
+    "secondary_separator": Option(*_TEXT),
     "token_warmup_min": Option(*_COUNT_OR_ZERO),
     "token_warmup_step": Option(*_NUMBER, lacks="captions have all their tags from the first step on"),
     "custom_attributes": Option(_is_anything, "a table", lacks="only the trainer that it was written for knows them"),

@@ -129,6 +129,47 @@ def test_what_is_taken_over_is_trained(root: Path) -> None:
     assert kept == {"zrkx, photo, house, red, "}, "the first tags beside the prefix keep their place"
 
 
+def test_signs_that_part_tags_are_taken_over(root: Path) -> None:
+    """The second sample of kohya's documentation, but for what the recipe sets and what has no equal."""
+    (root / "cat" / "b.txt").write_text("upper body, sky;;;cloud;;;day, {simple|white} background ||| sharp")
+    text = """
+        [general]
+        flip_aug = true
+        color_aug = false
+        resolution = [1024, 1024]
+
+        [[datasets]]
+        batch_size = 6
+        enable_bucket = true
+        bucket_no_upscale = true
+        caption_extension = ".txt"
+        keep_tokens_separator= "|||"
+        shuffle_caption = true
+        caption_tag_dropout_rate = 0.1
+        secondary_separator = ";;;"
+        enable_wildcard = true
+
+          [[datasets.subsets]]
+          image_dir = "cat"
+          num_repeats = 1
+          caption_prefix = "1girl, hatsune miku, vocaloid |||"
+          caption_suffix = ", anime screencap ||| masterpiece, rating: general"
+    """
+    [subset] = taken(root, text, leave_out=["flip_aug", "bucket_no_upscale"], variants=None).subsets
+    assert subset.source.wording == Wording(
+        shuffle=True, tag_dropout=0.1, wildcards=True, choose_line=True, keep_separator="|||",
+        secondary_separator=";;;", prefix="1girl, hatsune miku, vocaloid |||",
+        suffix=", anime screencap ||| masterpiece, rating: general",
+    )  # fmt: skip
+    sample = scan_sources([subset.source]).samples[1]
+    captions = {sample.caption_of(showing, (0,)) for showing in range(50)}
+    assert len(captions) >= 12  # three tags in six orders with two backgrounds
+    for caption in captions:
+        assert caption.startswith("1girl, hatsune miku, vocaloid, ")
+        assert caption.endswith(", sharp, anime screencap, masterpiece, rating: general")
+        assert ("sky, cloud, day" in caption) == ("cloud" in caption)
+
+
 def test_json_says_the_same(root: Path) -> None:
     content = {"general": {"enable_bucket": True}, "datasets": [{"resolution": 512, "subsets": [{"image_dir": "cat"}]}]}
     (root / "set.json").write_text(json.dumps(content))
@@ -164,7 +205,7 @@ SUBSET = "[[datasets]]\nresolution = 1024\nenable_bucket = true\n[[datasets.subs
         (SUBSET + "color_aug = true", ".color_aug", "true has no equal here: colours are trained "
          "as they are. Leave it out to go without"),
         (SUBSET + "face_crop_aug_range = [2.0, 4.0]", ".face_crop_aug_range", "has no equal here"),
-        (SUBSET + "keep_tokens_separator = '|||'", ".keep_tokens_separator", "has no equal here"),
+        (SUBSET + "enable_wildcard = true\ncaption_suffix = '{a|b}'", ".caption_suffix", "holds a wildcard: they are"),
         (SUBSET + "caption_dropout_every_n_epochs = 2", ".caption_dropout_every_n_epochs",
          "has no equal here: captions are dropped by chance"),
         ("[general]\nbucket_no_upscale = true\n" + SUBSET, "general.bucket_no_upscale", "has no equal here: small"),
