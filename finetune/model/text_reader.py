@@ -1,5 +1,6 @@
 """Texts as the encoders of one model are given them: chunks of 77 token ids, begin and end and padding included."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,7 @@ class TextReader:
         self.reading = reading
         self._first = None if tokenizer is None else _Framer(tokenizer, reading)
         self._second = _Framer(tokenizer_2, reading)
+        self._apart = None if self._first is None else self._first.tells_apart(self._second)
 
     @staticmethod
     def load(files: ModelFiles, reading: Reading) -> "TextReader":
@@ -70,8 +72,19 @@ class TextReader:
         the second): then the shorter one's text goes on with chunks that are empty.
         """
         second = self._second.read(texts)
-        first = [None] * len(texts) if self._first is None else self._first.read(texts)
-        return [self._together(*both) for both in zip(first, second, strict=True)]
+        return [self._together(*both) for both in zip(self._read_first(texts, second), second, strict=True)]
+
+    def _read_first(self, texts: Sequence[str], second: Sequence[TextTokens]) -> Sequence[TextTokens | None]:
+        """Cut texts by the first tokenizer: SDXL's two differ in '!' alone, and cutting is what takes the time."""
+        if self._first is None:
+            return [None] * len(texts)
+        if self._apart is None:
+            return self._first.read(texts)
+        first = list(second)
+        other = [index for index, tokens in enumerate(second) if any(sign in tokens.text for sign in self._apart)]
+        for index, tokens in zip(other, self._first.read([texts[index] for index in other]), strict=True):
+            first[index] = tokens
+        return first
 
     def read_each(self, texts: Sequence[str]) -> Iterator[EncoderTexts]:
         """Give what the encoders are given of each text, of a few texts at a time in memory."""
@@ -103,6 +116,14 @@ class _Framer:
         self._end: int = tokenizer.eos_token_id
         self._pad: int = tokenizer.pad_token_id
         self._reading = reading
+
+    def tells_apart(self, other: "_Framer") -> set[str] | None:
+        """Return the signs that the two tokenizers cut differently; None where they differ in more than signs."""
+        own, others = (json.loads(each._tokenizer.to_str()) for each in (self, other))
+        if any(own[part] != others[part] for part in ("normalizer", "pre_tokenizer", "model")):
+            return None
+        own, others = ({token["content"]: token for token in each["added_tokens"]} for each in (own, others))
+        return {sign for sign in {*own, *others} if own.get(sign) != others.get(sign)}
 
     def read(self, texts: Sequence[str]) -> list[TextTokens]:
         """Cut texts into tokens and chunks."""

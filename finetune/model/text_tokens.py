@@ -71,6 +71,11 @@ class TextTokens:
     encodings: tuple[Encoding, ...]
 
     @property
+    def text(self) -> str:
+        """The text without weights' brackets."""
+        return "".join(segment.text for segment in self.segments)
+
+    @property
     def num_read(self) -> int:
         """How many tokens are read."""
         return self.chunks[-1][1]

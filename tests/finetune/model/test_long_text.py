@@ -11,7 +11,7 @@ from finetune.model.miniature import Miniature
 from finetune.model.single_file import clip_tokenizer
 from finetune.model.text import TextEmbeddings, TextStack, tokenize, weigh
 from finetune.model.text_reader import TextReader
-from finetune.model.text_tokens import Reading, cut_into_chunks
+from finetune.model.text_tokens import Reading, cut_into_chunks, read_texts
 from finetune.training.encode import LiveText
 
 WORDS = "a zebra in red with an extraordinarily long scarf, standing on one hill beside 12 houses; "
@@ -136,6 +136,41 @@ def test_the_encoders_get_equally_many_chunks_where_their_tokenizers_count_diffe
     assert [len(given.first.ids), len(given.second.ids)] == [2, 2]
     assert given.first.ids[1] == empty.first.ids[0]
     assert given.second.ids[1] != empty.second.ids[0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_both_tokenizers_cut_alike_is_cut_once_and_what_they_do_not_twice(monkeypatch, weighted):
+    reading = Reading(weighted=weighted)
+    first, second = clip_tokenizer("<|endoftext|>"), clip_tokenizer("!")
+    reader, alone = TextReader(first, second, reading), TextReader(None, first, reading)
+    texts = [
+        "a cat",
+        "wow! a cat",
+        "(!:1.2)",
+        "<|endoftext|> <|startoftext|>",
+        "",
+        THREE,
+        THREE + "!!!",
+        "(a) \\(b\\)!",
+    ]
+    cut = []
+    monkeypatch.setattr(
+        "finetune.model.text_reader.read_texts",
+        lambda tokenizer, given, reading: cut.append(list(given)) or read_texts(tokenizer, given, reading),
+    )
+    read = reader.read(texts)
+    assert cut == [texts, [text for text in texts if "!" in text]]
+    for both, [own] in zip(read, map(alone.read, [[text] for text in texts]), strict=True):
+        assert both.first.ids[: len(own.second.ids)] == own.second.ids
+        assert (both.first.weights or ())[: len(own.second.weights or ())] == (own.second.weights or ())
+
+
+def test_tokenizers_of_different_vocabularies_are_never_taken_for_one():
+    texts = ["a zebra", "a red star"]
+    miniature = Miniature().load_tokenizer_2()
+    read = TextReader(clip_tokenizer("!"), miniature, Reading()).read(texts)
+    for both, own in zip(read, TextReader(None, clip_tokenizer("!"), Reading()).read(texts), strict=True):
+        assert both.first == own.second != both.second
 
 
 WORD_LENGTHS = st.lists(st.one_of(st.integers(1, 8), st.integers(1, 200)), max_size=80)
