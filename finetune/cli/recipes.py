@@ -149,7 +149,7 @@ def _print_fields(fields: "list[FieldHelp]") -> None:
     for field in fields:
         kinds.setdefault((field.key, field.help, field.type, field.default), []).append(field.kind)
     for (key, text, type_, default), names in kinds.items():
-        of_kind = f" (kind: {', '.join(names)})" if any(names) else ""
+        of_kind = f" (kind: {', '.join(dict.fromkeys(names))})" if any(names) else ""
         value = default if default == "required" else f"default {default}"
         print(f"{key}{of_kind}\n    {text}\n    {type_}; {value}")
 

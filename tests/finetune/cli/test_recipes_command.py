@@ -90,6 +90,8 @@ def test_schema_prints_the_schema_or_explains_settings(capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert printed.startswith("training.optimizer.betas (kind: auto, adamw, adamw8bit, paged_adamw8bit, prodigy)\n")
     assert "default [0.9, 0.999]" in printed
+    assert run("schema", "data.sources.*.mask.ending") == 0
+    assert "(kind: files)" in capsys.readouterr().out, "once, though every kind of source has it"
     assert run("schema", "adapter.unet.rank", "--json") == 0
     [field] = json.loads(capsys.readouterr().out)["fields"]
     assert (field["key"], field["default"]) == ("adapter.unet.rank", "16")
