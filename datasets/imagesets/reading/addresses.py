@@ -19,7 +19,15 @@ MAX_FILES = 100_000
 """More names than any set has shards: braces with a slip of the pen must not fill the memory."""
 
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "abfs": "adlfs"}
+_PACKAGES = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "http": "'fsspec[http]'",
+    "https": "'fsspec[http]'",
+    "abfs": "adlfs",
+}
+"""What opens addresses of a protocol, beside `fsspec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,12 @@ def _opening(address: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        # A server that cannot be reached is told as a missing file, too, with what went wrong as its cause.
+        cause: BaseException | None = error
+        while isinstance(cause, FileNotFoundError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise SourceError(f"{shown} cannot be opened: {_said(cause)}") from error
         raise SourceError(f"{shown} does not exist") from error
     except ImportError as error:
         package = _PACKAGES.get(protocol)
