@@ -18,6 +18,9 @@ from imagesets.errors import PictureError, SourceError
 MAX_FILES = 100_000
 """More names than any set has shards: braces with a slip of the pen must not fill the memory."""
 
+_HTTP_NOT_FOUND = 404
+_QUERY = re.compile(r"(?<=://)([^\s'\"?]*)\?[^\s'\"]*")
+_USER = re.compile(r"//[^\s/'\"@]*@")
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _PACKAGES = {
     "s3": "s3fs",
@@ -159,7 +162,7 @@ def _opening(address: str) -> Iterator[None]:
         cause: BaseException | None = error
         while isinstance(cause, FileNotFoundError):
             cause = cause.__cause__
-        if cause is not None:
+        if cause is not None and getattr(cause, "status", None) != _HTTP_NOT_FOUND:
             raise SourceError(f"{shown} cannot be opened: {_said(cause)}") from error
         raise SourceError(f"{shown} does not exist") from error
     except ImportError as error:
@@ -176,4 +179,6 @@ def _opening(address: str) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """Return an error's first line; what may be secret in an address, which libraries repeat, is taken out."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return _USER.sub("//", _QUERY.sub(r"\1", line))

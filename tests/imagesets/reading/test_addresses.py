@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from imagesets.errors import PictureError, SourceError
+from imagesets.reading.addresses import _said
 from imagesets.reading.webdataset import list_shards
 from imagesets.scan import scan_sources
 from imagesets.sources import WebDatasetSource
@@ -108,6 +109,11 @@ def test_what_a_server_does_wrong_is_said_without_the_secret(server: Server) -> 
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:9/s\.tar cannot be opened"):
         list_shards(WebDatasetSource(path="http://127.0.0.1:9/s.tar?signature=secret"))
+
+
+def test_what_a_library_repeats_of_an_address_is_told_without_its_secrets() -> None:
+    said = _said(OSError("500, url='https://me:secret@host/a.tar?signature=secret', retry https://host/b?x=secret"))
+    assert said == "500, url='https://host/a.tar', retry https://host/b"
 
 
 def test_a_server_without_ranges_is_read_whole_or_told_of(server: Server) -> None:
