@@ -173,6 +173,8 @@ def _wording(recipe: Recipe) -> Iterator[str]:
         wording, key = source.wording, f"data.sources.{index}.wording"
         if wording is None:
             continue
+        if source.kind == "kohya_config" and _was_written(source, "variants"):
+            yield f"data.sources.{index}.variants: has no effect with a wording, which has its own"
         if isinstance(recipe.adapter, VaeTraining):
             yield f"{key}: has no effect with adapter.kind: vae"
             continue

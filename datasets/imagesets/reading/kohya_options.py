@@ -12,6 +12,10 @@ Level = Literal["general", "dataset", "subset"]
 
 _Check = Callable[[Any], bool]
 
+MAX_COUNT = 1_000_000
+MAX_SIDE = 16384
+"""More is a slip, and would make more sizes than a machine can count."""
+
 EVERYWHERE: tuple[Level, ...] = ("general", "dataset", "subset")
 _ABOVE: tuple[Level, ...] = ("general", "dataset")
 _HERE: tuple[Level, ...] = ("subset",)
@@ -44,8 +48,8 @@ class Option:
         return not value or value == self.off
 
 
-def _is_whole(least: int) -> _Check:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_whole(least: int, most: int = MAX_COUNT) -> _Check:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_number(value: object) -> bool:
@@ -65,7 +69,12 @@ def _is_name(value: object) -> bool:
 
 
 def _is_size(value: object) -> bool:
-    return _is_whole(1)(value) or (isinstance(value, list) and len(value) == 2 and all(map(_is_whole(1), value)))
+    is_side = _is_whole(1, MAX_SIDE)
+    return is_side(value) or (isinstance(value, list) and len(value) == 2 and all(map(is_side, value)))
+
+
+def _is_step(value: object) -> bool:
+    return _is_whole(8, MAX_SIDE)(value) and value % 8 == 0  # type: ignore[operator]
 
 
 def _is_share(value: object) -> bool:
@@ -84,13 +93,13 @@ def _is_ending(value: object) -> bool:
     return isinstance(value, str) and value.startswith(".") and len(value) > 1 and "/" not in value
 
 
-_COUNT = (_is_whole(1), "a whole number of 1 or more")
-_COUNT_OR_ZERO = (_is_whole(0), "a whole number of 0 or more")
+_COUNT = (_is_whole(1), f"a whole number from 1 to {MAX_COUNT}")
+_COUNT_OR_ZERO = (_is_whole(0), f"a whole number from 0 to {MAX_COUNT}")
 _FLAG = (_is_flag, "true or false")
 _TEXT = (_is_text, "text")
 _NAME = (_is_name, "a path")
 _SHARE = (_is_share, "a number from 0 to 1")
-_SIZE = (_is_size, "a whole number, or [width, height]")
+_SIZE = (_is_size, f"a whole number from 1 to {MAX_SIDE}, or two of them: [width, height]")
 _NUMBER = (_is_number, "a number")
 
 OPTIONS: Mapping[str, Option] = {
@@ -99,7 +108,7 @@ OPTIONS: Mapping[str, Option] = {
     "enable_bucket": Option(*_FLAG, _ABOVE),
     "min_bucket_reso": Option(*_COUNT, _ABOVE),
     "max_bucket_reso": Option(*_COUNT, _ABOVE),
-    "bucket_reso_steps": Option(*_COUNT, _ABOVE),
+    "bucket_reso_steps": Option(_is_step, "a multiple of 8", _ABOVE),
     "batch_size": Option(*_COUNT, _ABOVE),
     "bucket_no_upscale": Option(
         *_FLAG, _ABOVE, lacks="small pictures are scaled up to their bucket (atelier data inspect names those)"

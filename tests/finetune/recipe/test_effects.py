@@ -97,6 +97,14 @@ def test_buckets_that_do_not_suit_the_model(model: str, buckets: str, expected: 
     assert expected is None or lines[0].startswith(expected)
 
 
+def test_variants_of_a_file_whose_wording_is_replaced(tmp_path: Path) -> None:
+    text = REAL.replace(
+        "kind: folder, path: pictures", "kind: kohya_config, path: set.toml, variants: 4, wording: {prefix: a}"
+    )
+    [line] = warnings_of(text, tmp_path)
+    assert line == "data.sources.0.variants: has no effect with a wording, which has its own"
+
+
 def test_a_caption_ending_nobody_reads(tmp_path: Path) -> None:
     text = REAL.replace("path: pictures", "path: pictures, captions: metadata, caption_extension: .cap")
     [line] = warnings_of(text, tmp_path)

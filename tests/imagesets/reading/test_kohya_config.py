@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from imagesets.buckets import generated_buckets
 from imagesets.errors import SourceError
 from imagesets.masks import AlphaMask
 from imagesets.reading.kohya_config import KohyaConfig, TakenOver, looks_like_config, take_over
+from imagesets.reading.kohya_options import OPTIONS
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource, SourceOptions
 from imagesets.wording import Wording
@@ -210,7 +214,10 @@ SUBSET = "[[datasets]]\nresolution = 1024\nenable_bucket = true\n[[datasets.subs
          "has no equal here: captions are dropped by chance"),
         ("[general]\nbucket_no_upscale = true\n" + SUBSET, "general.bucket_no_upscale", "has no equal here: small"),
         (SUBSET + "conditioning_data_dir = 'masks'", ".conditioning_data_dir", "mask: {kind: fi"),
-        (SUBSET + "num_repeats = 0", ".num_repeats", "got 0, needs a whole number of 1 or more"),
+        (SUBSET + "num_repeats = 0", ".num_repeats", "got 0, needs a whole number from 1 to"),
+        (SUBSET + "num_repeats = 10000000", ".num_repeats", "got 10000000, needs a whole number from 1 to 1000000"),
+        (SUBSET.replace("= 1024", "= 1000000"), "datasets[0].resolution", "a whole number from 1 to 16384, or two"),
+        (SUBSET.replace("= 1024", "= 1024\nbucket_reso_steps = 1"), "datasets[0].bucket_reso_steps", "a multiple of 8"),
         (SUBSET + "num_repeats = true", ".num_repeats", "got True, needs a whole number"),
         (SUBSET + "shuffle_caption = 'yes'", ".shuffle_caption", "got 'yes', needs true or false"),
         (SUBSET + "caption_tag_dropout_rate = 2", ".caption_tag_dropout_rate", "from 0 to 1"),
@@ -328,6 +335,22 @@ def test_folders_of_one_name_are_told_apart(root: Path) -> None:
     more = "[[datasets.subsets]]\nimage_dir = 'more/cat'\n[[datasets.subsets]]\nimage_dir = 'house'\n"
     labels = [subset.source.label for subset in taken(root, SUBSET + more).subsets]
     assert labels == ["cat (datasets[0].subsets[0])", "cat (datasets[0].subsets[1])", "house"]
+
+
+NUMBERS = st.booleans() | st.integers(-2, 2**70) | st.floats(allow_nan=False)
+VALUES = st.none() | NUMBERS | st.text(max_size=3) | st.lists(st.integers(0, 3), max_size=3)
+LEVELS = st.dictionaries(st.sampled_from([*OPTIONS, "subsets", "odd"]), VALUES, max_size=6)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LEVELS | VALUES, st.lists(LEVELS | VALUES, max_size=2), st.lists(LEVELS | VALUES, max_size=3))
+def test_no_content_makes_it_stumble(root: Path, general: Any, datasets: list[Any], subsets: list[Any]) -> None:
+    for dataset in datasets:
+        if isinstance(dataset, dict):
+            dataset["subsets"] = [{"image_dir": "cat"}, *subsets]
+    (root / "set.json").write_text(json.dumps({"general": general, "datasets": datasets}))
+    with suppress(SourceError):
+        assert take_over(KohyaConfig(root / "set.json", root)).subsets
 
 
 def test_it_is_known_at_a_glance(root: Path) -> None:
