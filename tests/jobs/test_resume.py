@@ -1,6 +1,7 @@
 """k steps, a new process, the rest: tensors, optimizer and log equal the uninterrupted run's, bit for bit."""
 
 import pytest
+from PIL import Image
 
 from finetune.training.checkpoint import load_checkpoint
 
@@ -26,12 +27,35 @@ def test_a_run_killed_between_two_micro_batches_resumes_to_the_same_bits(job) ->
     assert job.losses("broken") == job.losses("whole")
 
 
-def check_parity(job, step: int) -> None:
-    job.train("name=whole", "checkpoint.keep=20")
-    output = job.train("name=broken", "checkpoint.keep=20", driver=["stop-at", str(step)], code=143)
+@pytest.mark.slow
+def test_a_run_with_all_that_a_dataset_can_ask_for_resumes_to_the_same_bits(job) -> None:
+    """Shuffled captions of several lengths with weights, masks, a source that counts less, and the base as teacher."""
+    pictures = job.recipe.parent / "pictures"
+    for path in pictures.glob("*.png"):
+        picture = Image.open(path)
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(path)
+    wording = "{shuffle: true, keep_first: 1, tag_dropout: 0.3, variants: 3}"
+    settings = [
+        f"data.sources.0.wording={wording}",
+        "data.sources.0.mask={kind: alpha, weight_outside: 0.2}",
+        "data.sources.0.loss_weight=0.5",
+        "data.sources.0.trigger=zrkx",
+        "data.crop=random",
+        "data.crops_per_picture=2",
+        "training.weighted_captions=true",
+        "training.prior_preservation={weight: 0.5, class_word: thing}",
+    ]
+    check_parity(job, 4, *settings)
+
+
+def check_parity(job, step: int, *settings: str) -> None:
+    settings = ("checkpoint.keep=20", *settings)
+    job.train("name=whole", *settings)
+    output = job.train("name=broken", *settings, driver=["stop-at", str(step)], code=143)
     assert "--resume" in output
     assert max(job.losses("broken")) == step
-    job.train("name=broken", "checkpoint.keep=20", "--resume")
+    job.train("name=broken", *settings, "--resume")
 
     assert job.state_of("broken") == job.state_of("whole")
     assert job.losses("broken") == job.losses("whole")
