@@ -35,6 +35,8 @@ def tracker_listener(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -
             del losses[:-_AVERAGED_STEPS]
             rates = {_NAMES[name]: rate for name, rate in event["learning_rates"].items()}
             values = {"loss/current": losses[-1], "loss/average": sum(losses) / len(losses)}
+            if "prior_loss" in event:
+                values["loss/prior"] = event["prior_loss"]
             accelerator.log({**values, **rates, "grad_norm": event["grad_norm"]}, step=event["step"])
         elif event["kind"] == "preview":
             _log_wall(accelerator, run, event)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imagesets.opening import decoding_child
-from imagesets.pictures import PictureFacts
+from imagesets.pictures import MaskFacts, PictureFacts
 
 
 def spin() -> None:
@@ -61,15 +61,24 @@ FLAWS: dict[bytes, Callable[[], object]] = {
 }
 
 
+def _played(content: bytes) -> PictureFacts | None:
+    """Play the flaws that a file names; return what is to be said of it where that is the flaw."""
+    for word, flaw in list(FLAWS.items()):
+        said = flaw() if word in content else None
+        if isinstance(said, PictureFacts):
+            return said
+    return None
+
+
 def main(memory_bytes: int, cpu_seconds: float) -> None:
-    sound, opens = decoding_child.examine_picture, os.open
+    sound, sound_mask, opens = decoding_child.examine_picture, decoding_child.examine_mask, os.open
 
     def examine(content: bytes, *settings: object) -> PictureFacts:
-        for word, flaw in list(FLAWS.items()):
-            said = flaw() if word in content else None
-            if isinstance(said, PictureFacts):
-                return said
-        return sound(content, *settings)  # type: ignore[arg-type]
+        return _played(content) or sound(content, *settings)  # type: ignore[arg-type]
+
+    def examine_mask(content: bytes, max_pixels: int) -> MaskFacts:
+        said = _played(content)
+        return sound_mask(content, max_pixels) if said is None else MaskFacts(said.size, share=-1.0)
 
     def refusing(path: "str | Path", flags: int, mode: int = 0o777) -> int:
         if Path(path).name == "locked.png":
@@ -77,5 +86,6 @@ def main(memory_bytes: int, cpu_seconds: float) -> None:
         return opens(path, flags, mode)
 
     decoding_child.examine_picture = examine
+    decoding_child.examine_mask = examine_mask
     os.open = refusing  # type: ignore[assignment]
     decoding_child.main(memory_bytes, cpu_seconds)

@@ -1,18 +1,22 @@
 """Masks in files: found for their pictures, never taken for pictures, refused by name where they cannot be meant."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from imagesets.errors import SourceError
 from imagesets.manifest import manifest_text
 from imagesets.masks import AlphaMask, FileMask
+from imagesets.opening.decoders import Decoders
 from imagesets.scan import ScanReport, scan_sources
 from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource
+from tests.imagesets.making import png_chunk
 
 
 def save(path: Path, size: tuple[int, int] = (40, 56), mode: str = "RGB", seed: int = 0) -> Path:
@@ -84,6 +88,34 @@ def test_masks_that_cannot_be_meant_are_refused_by_name(tmp_path: Path) -> None:
     assert reasons["broken.png"].startswith("its mask broken-masklabel.png: it holds no JPEG, PNG or WebP picture")
     assert reasons["out.png"].startswith("its mask out-masklabel.png: it is a link that leads out of the folder")
     assert len(reasons) == 4
+
+
+def test_a_mask_that_ends_its_decoder_refuses_its_picture_and_no_other(
+    tmp_path: Path, hostile_decoders: Decoders
+) -> None:
+    reasons = {
+        "segfault": "decoding it ends the process that does so (SIGSEGV)",
+        "lie": "decoding it ends the process that does so (it talks nonsense)",
+        "stumble": "it cannot be opened: LookupError",
+    }
+    for index in range(12):
+        save(tmp_path / f"{index:02d}.png", seed=index)
+        save(tmp_path / f"{index:02d}-masklabel.png", mode="L", seed=index)
+    for index, flaw in zip((0, 5, 11), reasons, strict=True):
+        text = PngInfo()
+        text.add_text("Comment", f"flaw: {flaw}")
+        Image.new("L", (56, 40), 200).save(tmp_path / f"{index:02d}-masklabel.png", pnginfo=text)
+    bomb = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
+    (tmp_path / "07-masklabel.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb + png_chunk(b"IEND", b""))
+    report = scan_sources([FolderSource(tmp_path, mask=FileMask())], decoders=hostile_decoders)
+    assert [bad.name for bad in report.bad] == ["00.png", "05.png", "07.png", "11.png"]
+    expected = [*list(reasons.values())[:2], "it is 100000 x 100000", reasons["stumble"]]
+    for bad, reason in zip(report.bad, expected, strict=True):
+        assert bad.reason.startswith(f"its mask {bad.name[:2]}-masklabel.png: {reason}"), bad.reason
+    assert len(report.samples) == 8
+    assert all(
+        sample.mask is not None and sample.mask.name == f"{sample.name[:2]}-masklabel.png" for sample in report.samples
+    )
 
 
 def test_a_mask_is_as_upright_as_its_picture(tmp_path: Path) -> None:
