@@ -79,7 +79,7 @@ def list_kohya(source: KohyaSource) -> Listing:
 
 
 def looks_like_kohyas(root: Path) -> bool:
-    """Whether a folder's pictures lie, as far as a glance tells, in numbered folders, its own or those of its `img`."""
+    """Whether a folder's pictures lie, as far as a glance tells, in folders `N_name`, its own or those of its `img`."""
     return any(_holds_numbered(folder) for folder in (root, root / "img"))
 
 
@@ -88,7 +88,8 @@ def _holds_numbered(root: Path) -> bool:
         entries = sorted(root.iterdir())
         if any(entry.suffix.lower() in PICTURE_LIKE for entry in entries):
             return False
-        numbered = [entry for entry in entries if is_numbered(entry.name) and _read_name(entry.name).problem is None]
+        # A number alone may count albums.
+        numbered = [entry for entry in entries if is_numbered(entry.name) and _read_name(entry.name).caption is not None]
         return any(inner.suffix.lower() in PICTURE_LIKE for entry in numbered for inner in entry.iterdir())
     except OSError:
         return False

@@ -164,6 +164,7 @@ def test_what_a_word_means(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["img/5_cat/a.png"], "kohya"),  # whose message says to give img
         (["5_cat/a.png", "b.png"], "folder"),
         (["2026_beach/a.png"], "folder"),
+        (["1/a.png", "2/a.png"], "folder"),
         (["5_cat/a.txt", "b/a.png"], "folder"),
     ],
     ids=str,
