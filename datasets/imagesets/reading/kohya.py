@@ -89,8 +89,8 @@ def _holds_numbered(root: Path) -> bool:
         if any(entry.suffix.lower() in PICTURE_LIKE for entry in entries):
             return False
         # A number alone may count albums.
-        numbered = [entry for entry in entries if is_numbered(entry.name) and _read_name(entry.name).caption is not None]
-        return any(inner.suffix.lower() in PICTURE_LIKE for entry in numbered for inner in entry.iterdir())
+        named = [entry for entry in entries if is_numbered(entry.name) and _read_name(entry.name).caption]
+        return any(inner.suffix.lower() in PICTURE_LIKE for entry in named for inner in entry.iterdir())
     except OSError:
         return False
 
