@@ -96,7 +96,7 @@ class KohyaConfigSource(_SourceOptions):
     """The pictures of a `dataset_config` of kohya's trainers: each of its subsets is a source.
 
     `repeats` and `loss_weight` are factors to what the file says; a `wording`, `buckets` or `mask` given here take the
-    place of the file's.
+    place of the file's. The `trigger` is not put before captions of regularisation pictures.
     """
 
     kind: Literal["kohya_config"] = "kohya_config"

@@ -36,7 +36,7 @@ class KohyaConfig:
         path: of the file, which ends in .toml or .json.
         base: where its relative paths begin.
         options: of all its pictures. Repeats and the loss weight are factors; a wording, sizes or a mask that stand
-            here take the place of the file's.
+            here take the place of the file's. The trigger is not put before captions of regularisation pictures.
         leave_out: names of options to go without.
         regularisation_weight: what the loss of its regularisation pictures counts, beside 1 for others.
         variants: how many wordings each caption has; None words it anew at each showing.
@@ -128,9 +128,13 @@ def _source(config: KohyaConfig, subset: Subset, file: ConfigFile, notes: dict[s
     given = config.options
     sizes = given.buckets or _sizes(subset, file)
     wording = given.wording or _wording(config, subset, file, notes)
-    weight = config.regularisation_weight if subset.get("is_reg") else 1.0
+    if "resolution" not in subset.values and given.buckets is None:
+        notes[f"{subset.place}.resolution"] = "is not named, so that the sizes are the recipe's: data.buckets"
+    is_regular = subset.get("is_reg", False)
+    weight = config.regularisation_weight if is_regular else 1.0
     options = replace(
         given,
+        trigger="" if is_regular else given.trigger,
         repeats=given.repeats * subset.get("num_repeats", 1),
         loss_weight=given.loss_weight * weight,
         buckets=sizes,

@@ -105,7 +105,7 @@ def test_a_sample_is_taken_over_whole(root: Path) -> None:
         ("datasets[0].subsets[1]", FolderSource(root / "house", **folder, **vars(replace(common, wording=replace(
             shuffled, keep_first=2, tag_dropout=0.25, prefix="photo, "))))),
         ("datasets[0].subsets[2]", FolderSource(root / "reg", caption_otherwise="a cat", **folder,
-         **vars(replace(common, loss_weight=0.25)))),
+         **vars(replace(common, loss_weight=0.25, trigger="")))),
         ("datasets[1].subsets[0]", FolderSource(
             root / "tuned", recursive=False, captions="metadata", metadata_file=root / "tuned_md.json", only_named=True,
             **vars(replace(common, buckets=((512, 768),), wording=Wording(keep_first=1, shuffle=True, wildcards=True,
@@ -124,7 +124,7 @@ def test_what_is_taken_over_is_trained(root: Path) -> None:
         ("cat", "a.png", 10, "zrkx, cat, sleeping"),
         ("cat", "b.png", 10, "zrkx cat"),
         ("house", "h.png", 1, "zrkx, photo, house, red, old, tall"),
-        ("reg", "r.png", 1, "zrkx, a cat"),
+        ("reg", "r.png", 1, "a cat"),  # without the trigger
         ("tuned", "t.png", 1, "zrkx, one, x"),
     ]
     assert report.bad == ()
@@ -283,6 +283,12 @@ def test_all_is_told_at_once_and_what_may_be_left_out_is_named(root: Path) -> No
         taken(root, SUBSET, leave_out=["flip_agu"])
     with pytest.raises(SourceError, match=r"leave_out: image_dir: cannot be left out"):
         taken(root, SUBSET, leave_out=["image_dir"])
+
+
+def test_sizes_that_the_file_leaves_to_the_recipe_are_noted(root: Path) -> None:
+    over = taken(root, SUBSET.replace("resolution = 1024", ""))
+    assert over.subsets[0].source.buckets is None
+    assert list(over.notes) == ["datasets[0].subsets[0].resolution"]
 
 
 def test_what_is_switched_off_below_is_no_problem(root: Path) -> None:
