@@ -90,6 +90,11 @@ class SetFacts:
     looked: bool = False
 
     @property
+    def has_masks(self) -> bool:
+        """Whether any picture has one."""
+        return any(picture.sample.mask is not None for picture in self.pictures)
+
+    @property
     def showings(self) -> int:
         """How many pictures an epoch shows: with repeats."""
         return sum(sample.repeats for sample in self.report.samples)

@@ -33,13 +33,15 @@ def _missing(facts: SetFacts) -> Iterator[Finding]:
     missing = {(note.source, note.name) for note in facts.report.notes if note.kind == "missing_mask"}
     without = [picture for picture in facts.pictures if (picture.sample.source, picture.sample.name) in missing]
     if without:
+        labels = {picture.sample.source for picture in without}
+        keys = [f"{source.key}.mask" for source in facts.plan.sources if source.label in labels]
         yield Finding(
             "missing_mask",
             "warning",
             f"{count_of(len(without), 'picture has', 'pictures have')} no mask, and all of "
             f"{'it' if len(without) == 1 else 'them'} is trained on",
-            "Add masks, look whether data.sources.0.mask names them rightly, or put pictures without masks into a "
-            "source of their own",
+            f"Add masks, look whether {' and '.join(keys) or 'the mask setting'} names them rightly, or put pictures "
+            "without masks into a source of their own",
             tuple(item_of(picture) for picture in without),
         )
 

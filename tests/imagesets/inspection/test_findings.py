@@ -364,6 +364,9 @@ def test_the_words_hold_the_numbers_that_mend_it(tmp_path: Path) -> None:
     assert found.items[0].text == "blown up 2.00 times, 32 x 32 to 64 x 64"
     assert "resolution: 32" in found.advice
 
+    found = of_kind(missing_mask(clean_folder(tmp_path / "h")), "missing_mask")
+    assert "look whether data.sources.0.mask names them rightly" in found.advice
+
     found = of_kind(mask_keeps_little(clean_folder(tmp_path / "g")), "mask_keeps_little")
     assert "2 masks keep less than 2% of their pictures, at least 0.17%" in found.text
     assert found.items[1].text == "keeps 0.27% of it, and the rest counts 0.25"
