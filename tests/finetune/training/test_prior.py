@@ -3,16 +3,23 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from PIL import Image
 
 from finetune.adapters.lora import lora_disabled, lora_layers
 from finetune.model.miniature import Miniature
 from finetune.model.text import TextEmbeddings, TextStack
+from finetune.training.checkpoint import load_checkpoint, save_checkpoint
+from finetune.training.data import plan_pictures, scan_pictures
 from finetune.training.loop import accumulate_gradients, optimizer_step
 from finetune.training.prior import prior_error
 from finetune.training.randomness import BatchGenerator
+from finetune.training.signals import StopRequest
 from finetune.training.step import train_step
+from finetune.training.trainer import assemble, restore_state, train
 
 PRIOR = {"training.prior_preservation": {"weight": 1.0, "class_word": "cat"}}
 DROPOUT = {"rank": 4, "alpha": 2.0, "learning_rate": 1e-3, "dropout": 0.5}
@@ -58,8 +65,15 @@ def _batch(state, step=1):
     return planned, state.task.make_batch(planned, generator, 0.5)
 
 
-@pytest.mark.parametrize("kind", ADAPTERS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *((kind, "fp32") for kind in ADAPTERS),
+        ("plain", "bf16"),
+        ("DoRA with dropout", "bf16"),
+        ("checkpointing", "bf16"),
+    ],
+)
 def test_an_adapter_that_has_learned_nothing_is_at_the_base_and_gets_no_gradient(make_prior_state, kind, precision):
     own = {**ADAPTERS[kind], "training.precision": precision}
     gradients, losses = [], []
@@ -175,9 +189,6 @@ def test_a_dropped_caption_is_dropped_for_the_base_too(make_prior_state):
 
 
 def test_a_run_writes_how_far_it_is_from_its_base(make_recipe, pictures_folder):
-    from finetune.training.data import plan_pictures, scan_pictures
-    from finetune.training.trainer import train
-
     source = {"kind": "folder", "path": str(pictures_folder), "trigger": "zrk"}
     events = {}
     for name, prior in (("with", PRIOR), ("without", {})):
@@ -189,6 +200,38 @@ def test_a_run_writes_how_far_it_is_from_its_base(make_recipe, pictures_folder):
     assert distances[0] == 0.0
     assert all(distance > 0.0 for distance in distances[1:])
     assert not any("prior_loss" in event for event in events["without"])
+
+
+def test_a_run_with_prior_masks_and_weights_goes_on_bit_for_bit(make_recipe, tmp_path, hash_tensors):
+    folder, draws = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(3):
+        levels = draws.integers(1, 256, (40, 48, 4), dtype=np.uint8)
+        Image.fromarray(levels).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"a photo of a cat number {index}", encoding="utf-8")
+    source = {"kind": "folder", "path": str(folder), "trigger": "zrk", "mask": {"kind": "alpha"}, "loss_weight": 0.5}
+    recipe = make_recipe({
+        **PRIOR, "adapter.unet": DROPOUT, "adapter.text_encoder": TEXT, "data.sources": [source],
+        "data.crop": "random", "data.flip_probability": 0.5,
+    })  # fmt: skip
+
+    def begin():
+        pictures = plan_pictures(recipe, scan_pictures(recipe))
+        return assemble(recipe, pictures, Accelerator(cpu=True), None, StopRequest()).state
+
+    whole = begin()
+    for step in range(4):
+        if step == 2:
+            extra = {"scaler": whole.scaler.state_dict(), "optimizer": whole.optimizer_kind, "skipped_in_a_row": 0}
+            save_checkpoint(tmp_path / "step-000002", 2, whole.parameters, whole.optimizer, extra)
+        last = optimizer_step(whole)
+    broken = begin()
+    restore_state(broken, load_checkpoint(tmp_path / "step-000002"))
+    for _ in range(2):
+        again = optimizer_step(broken)
+    assert hash_tensors(broken.parameters) == hash_tensors(whole.parameters)
+    assert (again.loss, again.per_sample, again.prior_loss) == (last.loss, last.per_sample, last.prior_loss)
+    assert again.prior_loss > 0
 
 
 @pytest.mark.parametrize("adapter", ["full", "vae"])
