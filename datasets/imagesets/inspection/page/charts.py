@@ -14,7 +14,7 @@ _ASPECTS = ((1, 1), (16, 9), (9, 16), (3, 2), (2, 3), (21, 9), (9, 21), (4, 3), 
 _SCALES = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
 _FEW_TOKENS = 75.0
 """The axis of tokens goes this far at least, so that short captions look short."""
-_TICK_ROOM = 9.0
+_TICK_ROOM = 12.0
 """Between two ticks, in percent of the axis, so that their labels do not touch."""
 
 
