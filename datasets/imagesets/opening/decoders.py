@@ -24,7 +24,7 @@ from imagesets.colours import Colour
 from imagesets.decoding import FORMATS
 from imagesets.errors import PictureError
 from imagesets.files import FileInFolder, PictureBytes, shown_name
-from imagesets.framing import Frame
+from imagesets.framing import Frame, Size
 from imagesets.masks import SampleMask
 from imagesets.opening.decoding_process import Answer, DecodingFailure, DecodingLimits, DecodingProcess, Request
 from imagesets.pictures import Levels, MaskFacts, PictureFacts, Pixels
@@ -224,7 +224,7 @@ class Decoders:
             DecoderError: no process can be started.
         """
         settings = {"do": "render", "sha256": sha256, "background": background, "max_pixels": max_pixels}
-        return self._array(content, {**settings, "frame": asdict(frame)}, _pixels)
+        return self._array(content, {**settings, "frame": asdict(frame)}, _of_size(_pixels, frame.target_size))
 
     def examine_masks(self, files: Sequence[PictureBytes], max_pixels: int) -> list[ExaminedMask | PictureError]:
         """Open the files of masks as `examine` does those of pictures.
@@ -249,7 +249,7 @@ class Decoders:
             DecoderError: no process can be started.
         """
         settings = {"do": "render_mask", "sha256": mask.sha256, "is_alpha": mask.is_alpha, "max_pixels": max_pixels}
-        return self._array(mask.read, {**settings, "frame": asdict(frame)}, _levels)
+        return self._array(mask.read, {**settings, "frame": asdict(frame)}, _of_size(_levels, frame.target_size))
 
     def stop(self) -> None:
         """End all processes at once, whatever they do: whoever waits for one meets `DecodersStopped`."""
@@ -377,6 +377,18 @@ def _pixels(answer: Answer) -> Pixels:
 def _levels(answer: Answer) -> Levels:
     height, width = _size(answer[0])
     return np.frombuffer(answer[1], np.uint8).reshape(height, width).copy()
+
+
+def _of_size(read: Callable[[Answer], Pixels], size: Size) -> Callable[[Answer], Pixels]:
+    """Return what reads as `read` does, and takes no other size than was asked for."""
+
+    def checked(answer: Answer) -> Pixels:
+        array = read(answer)
+        if array.shape[:2] != size:
+            raise ValueError(f"{array.shape[:2]}, not {size}")
+        return array
+
+    return checked
 
 
 def _size(values: dict[str, Any]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imagesets.opening import decoding_child
+from imagesets.opening.decoding_child import Reply, Request
 from imagesets.pictures import MaskFacts, PictureFacts
 
 
@@ -61,6 +62,17 @@ FLAWS: dict[bytes, Callable[[], object]] = {
 }
 
 
+def _shrinking(sound: Callable[[Request, bytes], Reply]) -> Callable[[Request, bytes], Reply]:
+    """Return what gives a single pixel of some pictures, whatever it is asked for."""
+
+    def answer(request: Request, content: bytes) -> Reply:
+        if b"flaw: shrink" in content:
+            return {"size": [1, 1]}, b"abc" if request["do"] == "render" else b"a"
+        return sound(request, content)
+
+    return answer
+
+
 def _played(content: bytes) -> PictureFacts | None:
     """Play the flaws that a file names; return what is to be said of it where that is the flaw."""
     for word, flaw in list(FLAWS.items()):
@@ -85,6 +97,8 @@ def main(memory_bytes: int, cpu_seconds: float) -> None:
             raise PermissionError(13, "Permission denied", str(path))
         return opens(path, flags, mode)
 
+    for name in ("render", "render_mask"):
+        decoding_child._ANSWERS[name] = _shrinking(decoding_child._ANSWERS[name])
     decoding_child.examine_picture = examine
     decoding_child.examine_mask = examine_mask
     os.open = refusing  # type: ignore[assignment]

@@ -1,5 +1,6 @@
 """One file cannot take its reader down: it is refused by name, and the pictures before and behind it are read."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from imagesets.errors import DecoderError, PictureError
 from imagesets.files import FileInFolder
 from imagesets.framing import make_frame
+from imagesets.masks import SampleMask
 from imagesets.opening.decoders import Decoders, DecodersStopped, Examined
 from imagesets.opening.decoding_process import DecodingLimits, DecodingProcess
 from imagesets.pictures import examine_picture, open_picture, render
@@ -54,6 +56,19 @@ def test_a_picture_that_ends_its_decoder_is_refused_and_those_around_it_are_read
     assert crash.startswith("decoding it ends the process that does so (SIGSEGV)")
     assert stumble == "it cannot be opened: LookupError: of a kind no decoder should raise"
     assert slow.startswith("decoding it takes more than 1 seconds of work")
+
+
+def test_pixels_of_another_size_than_asked_for_are_refused(hostile_decoders: Decoders) -> None:
+    content = flawed("shrink")
+    sha256, frame = hashlib.sha256(content).hexdigest(), make_frame((48, 64), (32, 32), "center")
+    mask = SampleMask(0.0, 1.0, "mask.png", sha256, lambda: content)
+    with pytest.raises(PictureError, match="it talks nonsense"):
+        hostile_decoders.render(lambda: content, sha256, WHITE, MAX_PIXELS, frame)
+    with pytest.raises(PictureError, match="it talks nonsense"):
+        hostile_decoders.render_mask(mask, MAX_PIXELS, frame)
+    sound = encoded(scene())
+    pixels = hostile_decoders.render(lambda: sound, hashlib.sha256(sound).hexdigest(), WHITE, MAX_PIXELS, frame)
+    assert pixels.shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("word", ["wait", "stop"])
