@@ -24,7 +24,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, BinaryIO, Literal, Self, TypeAlias, get_args
 
 from finetune.run.durable import disk_errors, fsync_path, json_bytes
 
@@ -36,6 +36,8 @@ Event: TypeAlias = dict[str, Any]
 
 # Rare events that a power cut should not take away; a step's line may wait for the next of these.
 _FLUSHED_KINDS = frozenset({"run_started", "checkpoint", "command_done", "run_finished"})
+
+_DECODER = json.JSONDecoder()
 
 
 class EventLog:
@@ -127,17 +129,32 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < offset:
                 offset = 0
-            file.seek(offset)
-            content = file.read()
+            return read_events_of(file, path.name, offset)
     except FileNotFoundError:
         return [], 0
+
+
+def read_events_of(file: BinaryIO, name: str, offset: int, max_bytes: int = -1) -> tuple[list[Event], int]:
+    """Return the whole events of an open log from byte `offset` on, as `read_events` does, and the offset behind them.
+
+    Args:
+        file: the log, open for reading.
+        name: what messages call it.
+        offset: where a line begins.
+        max_bytes: read about that much at a time, at least a line; -1 reads all there is. Nothing more is there when
+            the offset that comes back is the one that was given.
+    """
+    file.seek(offset)
+    content = file.read(max_bytes)
+    if 0 <= max_bytes <= len(content) and not content.endswith(b"\n"):
+        content += file.readline()
     whole, newline, _torn = content.rpartition(b"\n")
     if not newline:
         return [], offset
     events = []
     position = offset
     for line in whole.split(b"\n"):
-        events.append(parse_event(line) or _damage(path, position))
+        events.append(parse_event(line) or _damage(name, position))
         position += len(line) + 1
     return events, position
 
@@ -145,14 +162,16 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 def parse_event(line: bytes) -> Event | None:
     """Return the event a line holds, or None when it holds none."""
     try:
-        event = json.loads(line)
+        # As json.loads reads bytes, at two thirds of its time: a page opens runs of a hundred thousand lines.
+        text = line.decode("utf-8", "surrogatepass").strip()
+        event, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+    if end != len(text) or not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     return event if type(event.get("seq")) is int else None
 
 
-def _damage(path: Path, position: int) -> Event:
-    message = f"{path.name}: the line at byte {position} is damaged and was passed over"
+def _damage(name: str, position: int) -> Event:
+    message = f"{name}: the line at byte {position} is damaged and was passed over"
     return {"seq": None, "time": None, "kind": "warning", "step": None, "message": message}
