@@ -129,6 +129,19 @@ def open_mask(content: bytes, max_pixels: int) -> Image.Image:
     return turn_upright(to_levels(decoded, _png_bit_depth(content)), orientation)
 
 
+def render_small(content: bytes, background: Colour, max_pixels: int, size: Size) -> Pixels:
+    """Open a picture to be looked at: whole, upright, at a (height, width) far below its own, (H, W, 3).
+
+    It is quicker than `render`, and not to the bit what training sees.
+
+    Raises:
+        PictureError: it cannot be used, with the reason.
+    """
+    picture = _open(content, background, max_pixels, None, enough_px=max(size))[0]
+    small = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return np.asarray(small, dtype=np.uint8)
+
+
 def render(picture: Image.Image, frame: Frame) -> Pixels:
     """Resize (Lanczos, antialiased), cut and mirror an upright RGB picture into its frame, (H, W, 3).
 
@@ -188,10 +201,10 @@ def _in_frame(picture: Image.Image, frame: Frame, resampling: Image.Resampling) 
 
 
 def _open(
-    content: bytes, background: Colour, max_pixels: int, extension: str | None
+    content: bytes, background: Colour, max_pixels: int, extension: str | None, enough_px: int | None = None
 ) -> tuple[Image.Image, Image.Image | None, PictureFacts]:
     """Return a picture in 8-bit sRGB and its transparency, both upright, and what it is."""
-    decoded = decode(content, max_pixels, extension)
+    decoded = decode(content, max_pixels, extension, enough_px)
     orientation = exif_orientation(decoded.info.get("exif") or b"")
     kind = picture_format(content)
     num_frames: int = getattr(decoded, "n_frames", 1)

@@ -24,6 +24,7 @@ from imagesets.pictures import (
     open_transparency,
     render,
     render_mask,
+    render_small,
 )
 from imagesets.randomness import KeyPart
 from imagesets.sources import DEFAULT_AESTHETIC_SCORE
@@ -126,6 +127,17 @@ class Sample:
             if self.decoders is not None:
                 return self.decoders.render(self.read, self.sha256, self.background, self.max_pixels, frame)
             return render(open_picture(_unchanged(self.read, self.sha256), self.background, self.max_pixels), frame)
+
+    def render_small(self, size: Size) -> Pixels:
+        """Open the picture to be looked at: whole, at a (height, width) far below its own, (H, W, 3), uint8.
+
+        Raises:
+            PictureError: as `load` does.
+        """
+        with self._named_errors():
+            if self.decoders is not None:
+                return self.decoders.render_small(self.read, self.sha256, self.background, self.max_pixels, size)
+            return render_small(_unchanged(self.read, self.sha256), self.background, self.max_pixels, size)
 
     def render_mask(self, frame: Frame) -> Levels | None:
         """Open the mask and return its pixels in the picture's frame, (H, W), uint8; None where there is none.

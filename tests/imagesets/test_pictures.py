@@ -8,7 +8,7 @@ from PIL import Image
 
 from imagesets.errors import PictureError
 from imagesets.framing import Frame, make_frame
-from imagesets.pictures import examine_picture, exif_orientation, open_picture, render
+from imagesets.pictures import examine_picture, exif_orientation, open_picture, render, render_small
 from tests.imagesets.making import MAX_PIXELS, WHITE, encoded, noise, orientation_exif, scene
 
 UNDO = {
@@ -22,6 +22,20 @@ UNDO = {
     8: lambda picture: np.rot90(picture, -1),
 }
 """How a camera stores an upright picture under each orientation: the inverse of what a viewer does (EXIF 2.32)."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_to_be_looked_at_is_the_picture_made_small(kind: str, orientation: int) -> None:
+    picture = scene(400, 640).resize((1280, 800))
+    content = encoded(picture, kind, quality=95, exif=orientation_exif(orientation))
+    upright = open_picture(content, WHITE, MAX_PIXELS)
+    size = (upright.height // 10, upright.width // 10)
+    small = render_small(content, WHITE, MAX_PIXELS, size)
+    reference = np.asarray(upright.resize((size[1], size[0]), Image.Resampling.BOX), np.int16)
+    assert small.shape == (*size, 3)
+    assert np.abs(small - reference).mean() < 6.0
+    assert np.abs(small[:, ::-1] - reference).mean() > 12.0, "a mirrored one would not pass"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

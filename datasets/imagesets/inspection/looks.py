@@ -85,7 +85,7 @@ def look_at(
 def _look(sample: Sample, limits: ThumbnailLimits | None) -> Look | PictureError:
     try:
         frame = _small_frame(sample, max(_SMALL_PX, limits.side_px if limits is not None else 0))
-        picture = Image.fromarray(sample.render(frame))
+        picture = Image.fromarray(sample.render_small(frame.target_size))
         shown = picture if limits is None else _tinted(picture, sample.render_mask(frame))
     except PictureError as error:
         return error

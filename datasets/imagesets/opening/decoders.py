@@ -226,6 +226,25 @@ class Decoders:
         settings = {"do": "render", "sha256": sha256, "background": background, "max_pixels": max_pixels}
         return self._array(content, {**settings, "frame": asdict(frame)}, _of_size(_pixels, frame.target_size))
 
+    def render_small(
+        self, content: PictureBytes, sha256: str, background: Colour, max_pixels: int, size: Size
+    ) -> Pixels:
+        """Return a picture to be looked at: whole, at a (height, width) far below its own, (H, W, 3), uint8.
+
+        Args:
+            content: what returns the picture's bytes.
+            sha256: of its bytes, when they were last looked at.
+            background: the colour under what is see-through.
+            max_pixels: above this many, it is refused.
+            size: of what is returned.
+
+        Raises:
+            PictureError: it cannot be used, or has changed.
+            DecoderError: no process can be started.
+        """
+        settings = {"do": "render_small", "sha256": sha256, "background": background, "max_pixels": max_pixels}
+        return self._array(content, {**settings, "size": size}, _of_size(_pixels, size))
+
     def examine_masks(self, files: Sequence[PictureBytes], max_pixels: int) -> list[ExaminedMask | PictureError]:
         """Open the files of masks as `examine` does those of pictures.
 

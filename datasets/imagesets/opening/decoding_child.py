@@ -29,6 +29,7 @@ from imagesets.pictures import (
     open_transparency,
     render,
     render_mask,
+    render_small,
 )
 
 IDLE_SECONDS = 15.0
@@ -114,6 +115,13 @@ def _render(request: Request, content: bytes) -> Reply:
     return {"size": pixels.shape[:2]}, pixels.tobytes()
 
 
+def _render_small(request: Request, content: bytes) -> Reply:
+    _require_unchanged(content, request["sha256"])
+    height, width = request["size"]
+    pixels = render_small(content, tuple(request["background"]), request["max_pixels"], (height, width))
+    return {"size": pixels.shape[:2]}, pixels.tobytes()
+
+
 def _examine_mask(request: Request, content: bytes) -> Reply:
     facts = examine_mask(content, request["max_pixels"])
     return {"sha256": hashlib.sha256(content).hexdigest(), "facts": asdict(facts)}, b""
@@ -143,6 +151,7 @@ _ANSWERS: dict[str, Callable[[Request, bytes], Reply]] = {
     "load": _load,
     "render": _render,
     "render_mask": _render_mask,
+    "render_small": _render_small,
 }
 
 
