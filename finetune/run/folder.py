@@ -146,9 +146,10 @@ class RunFolder:
 
     def is_locked(self) -> bool:
         """Whether a process is writing this run now. A log that says 'running' without one was interrupted."""
-        if not (self.path / _LOCK_NAME).exists():
-            return False
-        lock = filelock.FileLock(self.path / _LOCK_NAME)
+        path = self.path / _LOCK_NAME
+        if path.is_symlink() or not path.is_file():
+            return False  # opening a lock empties it: a link in a stranger's folder may lead to what is not ours
+        lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
