@@ -15,6 +15,7 @@ FLOORS = {
     "imagesets": 0,
     "finetune.recipe": 1,
     "finetune.run": 1,
+    "finetune.queue": 2,
     "finetune.model": 2,
     "finetune.adapters": 2,
     "finetune.cache": 3,
@@ -81,7 +82,8 @@ def test_pictures_know_nothing_of_the_trainer_and_nothing_knows_the_page() -> No
         "from finetune.cli.main import main; assert main(['check', 'no-such-recipe']) == 2",
         "from finetune.cli.main import main; assert main(['check', 'quickstart']) == 0",
         "from finetune.cli.main import main; assert main(['data', 'inspect', 'quickstart']) == 0",
-        "import finetune.recipe, finetune.run.state, finetune.run.commands, imagesets.scan, webui",
+        "from finetune.cli.main import main; assert main(['queue', 'list', '--queue', 'no-such-queue']) == 0",
+        "import finetune.recipe, finetune.run.state, finetune.run.commands, imagesets.scan, webui.runs",
     ],
 )
 def test_light_parts_start_without_the_heavy_libraries(statement: str) -> None:
