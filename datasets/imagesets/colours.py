@@ -69,7 +69,8 @@ def to_rgb_and_alpha(
         picture = picture.convert("RGB").convert("L") if grey else picture.convert("RGB")
     elif picture.mode not in _PROFILE_SPACES:
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    rgb = _to_srgb(picture, profile).convert("RGB")
+    rgb = _to_srgb(picture, profile)
+    rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")  # of the same mode it would be a copy, as slow as decoding
     if alpha is None:
         return rgb, None
     below = Image.new("RGB", rgb.size, background)
