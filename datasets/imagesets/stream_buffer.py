@@ -53,6 +53,11 @@ class BucketBuffer(Generic[ItemT]):
         """The numbers of the items in it, in the order they came."""
         return [held.number for held in self._held]
 
+    @property
+    def items(self) -> list[ItemT]:
+        """What is in it, in the order it came."""
+        return [held.item for held in self._held]
+
     def put(self, item: ItemT, number: int, bucket: Size, num_bytes: int) -> None:
         """Put an item in.
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from imagesets.randomness import KeyPart, key_to_fraction, key_to_seed
+from imagesets.reading.addresses import brief_facts, shown_address
 from imagesets.reading.huggingface import RowStream, stream_rows
 from imagesets.reading.listing import list_source
 from imagesets.reading.webdataset import shard_addresses, stream_shard
@@ -48,6 +49,10 @@ class EntryStream(Protocol):
     @property
     def estimate(self) -> int | None:
         """About how many entries an epoch has; None where nobody knows."""
+        ...
+
+    def facts(self) -> list[tuple[object, ...]]:
+        """Return what tells this source from a changed one without reading it whole."""
         ...
 
     def entries(self, key: Key, holds: Holds) -> Iterator[tuple[Entry, int] | None]:
@@ -132,6 +137,9 @@ class _Listed:
     def estimate(self) -> int | None:
         return self.source.repeats * sum(entry.repeats for entry in self.listing.entries)
 
+    def facts(self) -> list[tuple[object, ...]]:
+        return [(entry.name, entry.caption, entry.problem, entry.repeats) for entry in self.listing.entries]
+
     def entries(self, key: Key, holds: Holds) -> Iterator[tuple[Entry, int] | None]:
         showings = [
             (index, showing)
@@ -155,6 +163,9 @@ class _Shards:
         count = self.source.num_pictures
         return None if count is None else count * self.source.repeats
 
+    def facts(self) -> list[tuple[object, ...]]:
+        return [(shown_address(address), brief_facts(address)) for address in self.addresses]
+
     def entries(self, key: Key, holds: Holds) -> Iterator[tuple[Entry, int] | None]:
         passes = [partial(stream_shard, address, self.source) for address in self.addresses]
         return _in_drawn_order(passes, self.source.repeats, key, holds)
@@ -171,6 +182,9 @@ class _Rows:
     def estimate(self) -> int | None:
         count = self.source.num_pictures or self.stream.count
         return None if count is None else count * self.source.repeats
+
+    def facts(self) -> list[tuple[object, ...]]:
+        return [(self.source.name, self.source.revision, self.stream.num_shards, self.stream.count)]
 
     def entries(self, key: Key, holds: Holds) -> Iterator[tuple[Entry, int] | None]:
         passes = [partial(self.stream.rows, shard) for shard in range(self.stream.num_shards)]

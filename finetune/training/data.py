@@ -145,6 +145,7 @@ def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPict
         max_held=data.stream_buffer.pictures,
         max_held_bytes=data.stream_buffer.megabytes * 2**20,
         on_bad=_BadInStream(data.on_bad_image, warn),
+        warn=warn,
     )
 
 

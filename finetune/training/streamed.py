@@ -5,9 +5,10 @@ by going over the epoch from its beginning. A checkpoint therefore keeps the pla
 which of it was still in the buffer. Every process goes over the whole stream and trains on its share of each step.
 """
 
+import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class StreamedPictures:
         max_held: pictures in the buffer.
         max_held_bytes: memory their files take.
         on_bad: told of each picture that cannot be used; it may raise.
+        warn: told where a stream is not what a checkpoint knew.
     """
 
     streams: Sequence[EntryStream]
@@ -89,6 +91,7 @@ class StreamedPictures:
     max_held: int
     max_held_bytes: int
     on_bad: Callable[[BadPicture], None]
+    warn: Callable[[str], None]
     has_finite_frames: bool = field(default=False, init=False)
     has_finite_captions: bool = field(default=False, init=False)
     _epoch: _Epoch | None = field(default=None, init=False, repr=False)
@@ -141,8 +144,13 @@ class StreamedPictures:
         epoch = self._epoch
         if epoch is None:
             return None
-        held = epoch.buffer.numbers
-        return {"epoch": epoch.index, "read": epoch.num_read, "held": held, "batches": epoch.num_batches}
+        return {
+            "epoch": epoch.index,
+            "read": epoch.num_read,
+            "held": epoch.buffer.numbers,
+            "held_hash": _hash_of(epoch.buffer.items),
+            "batches": epoch.num_batches,
+        }
 
     def go_to(self, global_step: int, place: Mapping[str, Any] | None) -> None:
         """Go on behind a step that was taken: what the buffer held then is read again, the rest is passed over."""
@@ -156,13 +164,21 @@ class StreamedPictures:
             pass
         epoch.num_read = read
         self._epoch = epoch
+        if epoch.buffer.numbers != place["held"] or _hash_of(epoch.buffer.items) != place["held_hash"]:
+            self.warn("the stream is not what it was when the run was saved: other pictures come from here on")
 
     def lines(self) -> Iterator[str]:
         """Yield a manifest's line for each source: what can be said of a stream before it is read."""
         for stream in self.streams:
             source = stream.source
             where = source.name if isinstance(source, HuggingFaceSource) else shown_address(str(source.path))
-            entry = {"stream": where, "repeats": source.repeats, "pictures": stream.estimate}
+            facts = json.dumps(stream.facts(), ensure_ascii=False)
+            entry = {
+                "stream": where,
+                "repeats": source.repeats,
+                "pictures": stream.estimate,
+                "facts_hash": hashlib.sha256(facts.encode("utf-8", "backslashreplace")).hexdigest(),
+            }
             yield json.dumps(entry, ensure_ascii=False) + "\n"
 
     def _begun(self, index: int, wanted: Callable[[int], bool] = lambda _number: True) -> _Epoch:
@@ -216,3 +232,11 @@ class StreamedPictures:
         showing = epoch * sample.repeats + opened.showing
         caption = None if dropped else sample.caption_of(showing, (self.seed, "wording", sample.source, sample.name))
         return PlannedSample(sample, frame, caption, key)
+
+
+def _hash_of(held: Iterable[_Opened]) -> str:
+    """Return a hash of pictures in the buffer, with their captions."""
+    digest = hashlib.sha256()
+    for opened in held:
+        digest.update(f"{opened.sample.sha256} {opened.sample.caption}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()

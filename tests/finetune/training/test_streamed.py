@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -110,6 +111,24 @@ def test_going_on_behind_any_step_gives_what_would_have_come(make_stream: MakeSt
     for following in range(step + 1, 14):
         assert again.batches_of(following) == whole.batches_of(following)
         assert again.place() == whole.place()
+
+
+def test_a_stream_that_has_changed_is_told_at_a_resume(make_stream: MakeStream, shards: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(shards, copy)
+    source = [{"kind": "webdataset", "path": str(copy), "streaming": True}]
+    whole = make_stream(data__sources=source)
+    steps(whole, 1, 2)
+    place, lines = whole.place(), list(whole.lines())
+    warned: list[str] = []
+    make_stream(warned, data__sources=source).go_to(2, place)
+    assert not [message for message in warned if "not what it was" in message]
+    (copy / "s-0.tar").write_bytes((copy / "s-1.tar").read_bytes())
+    (copy / "s-1.tar").write_bytes((copy / "s-2.tar").read_bytes())
+    changed = make_stream(warned, data__sources=source)
+    changed.go_to(2, place)
+    assert [message for message in warned if "not what it was" in message]
+    assert list(changed.lines()) != lines, "the run says so as of any other picture"
 
 
 def test_what_was_seen_is_not_opened_again(make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch) -> None:
