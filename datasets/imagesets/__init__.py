@@ -10,7 +10,7 @@ Nothing in it imports torch, and Hugging Face's `datasets` is imported where a d
     wording     captions anew for each showing    reading     folders, datasets and what else holds pictures
 """
 
-from imagesets.errors import CaptionError, DecoderError, ImagesetError, PictureError, SourceError
+from imagesets.errors import CaptionError, DecoderError, ImagesetError, NoPicturesError, PictureError, SourceError
 from imagesets.framing import Frame, make_frame
 from imagesets.sources import FolderSource, HuggingFaceSource, KohyaSource, Source, WebDatasetSource
 
@@ -22,6 +22,7 @@ __all__ = [
     "HuggingFaceSource",
     "ImagesetError",
     "KohyaSource",
+    "NoPicturesError",
     "PictureError",
     "Source",
     "SourceError",

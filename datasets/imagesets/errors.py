@@ -4,8 +4,12 @@ ImagesetError
 ├── PictureError    one picture cannot be used; the message is the reason, without the picture's name
 ├── CaptionError    one caption cannot be used; likewise
 ├── SourceError     a whole source cannot be read; the message names it and says what to do
+│   └── NoPicturesError    a folder of pictures is not there, or holds none
 └── DecoderError    no picture can be opened: the processes that decode do not start
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ImagesetError(Exception):
@@ -21,7 +25,27 @@ class CaptionError(ImagesetError):
 
 
 class SourceError(ImagesetError):
-    """A whole source of pictures cannot be read. The message names the source and says what to do."""
+    """A whole source of pictures cannot be read. The message names the source and says what to do.
+
+    Attributes:
+        place: which of several sources it is, from 0, where they were read together; else None.
+    """
+
+    place: int | None = None
+
+
+class NoPicturesError(SourceError):
+    """A folder of pictures is not there, or holds none: probably another one is meant."""
+
+
+@contextmanager
+def of_source(place: int) -> Iterator[None]:
+    """Let a SourceError that is raised within say which of several sources it is of, from 0."""
+    try:
+        yield
+    except SourceError as error:
+        error.place = place
+        raise
 
 
 class DecoderError(ImagesetError):

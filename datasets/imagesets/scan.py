@@ -10,6 +10,7 @@ from itertools import islice
 
 from imagesets.colours import parse_colour
 from imagesets.entries import Opening, SourcedEntry
+from imagesets.errors import of_source
 from imagesets.opening.decoders import Decoders, shared_decoders
 from imagesets.reading.listing import list_source
 from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
@@ -41,7 +42,10 @@ def scan_sources(
         ValueError: `background` is no colour.
     """
     opening = Opening(decoders or shared_decoders(max_pixels), parse_colour(background), max_pixels)
-    listings = [(source, list_source(source)) for source in sources]
+    listings = []
+    for place, source in enumerate(sources):
+        with of_source(place):
+            listings.append((source, list_source(source)))
     entries = [(source, entry) for source, listing in listings for entry in listing.entries]
     report = _opened(entries, opening, progress)
     unused = [note for source, listing in listings for note in _unused(source, listing)]

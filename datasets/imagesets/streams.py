@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from imagesets.errors import of_source
 from imagesets.randomness import KeyPart, key_to_fraction, key_to_seed
 from imagesets.reading.addresses import brief_facts, shown_address
 from imagesets.reading.huggingface import RowStream, stream_rows
@@ -71,7 +72,11 @@ def open_streams(sources: Sequence[Source]) -> list[EntryStream]:
     Raises:
         SourceError: one cannot be read at all.
     """
-    return [_open(source) for source in sources]
+    streams = []
+    for place, source in enumerate(sources):
+        with of_source(place):
+            streams.append(_open(source))
+    return streams
 
 
 def mixed(streams: Sequence[EntryStream], key: Key, wanted: Callable[[int], bool]) -> Iterator[Streamed]:

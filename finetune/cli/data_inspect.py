@@ -48,6 +48,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect, show, and return 3 where an error was found."""
+    if arguments.html is not None:
+        require_page_place(arguments.html)
     recipe, is_recipe = open_recipe(arguments.source, arguments.overrides)
     inspection = inspect_recipe(recipe, is_recipe=is_recipe, with_thumbnails=arguments.html is not None)
     if arguments.html is not None:
@@ -66,6 +68,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         print(f"page: {arguments.html}", file=sys.stderr if arguments.json else sys.stdout)
     return 3 if inspection.has_errors else 0
+
+
+def require_page_place(path: Path) -> None:
+    """Refuse to write a page over anything but an earlier page, before anything slow happens.
+
+    Raises:
+        RecipeError: with what to type instead.
+    """
+    from finetune.errors import RecipeError
+    from imagesets.inspection.page import is_page
+
+    if not path.absolute().parent.is_dir():
+        raise RecipeError(f"--html: the folder {path.absolute().parent} does not exist. Make it, or name another place")
+    if path.is_dir():
+        raise RecipeError(f"--html: {path} is a folder. Name a file in it: {path / 'pictures.html'}")
+    if path.exists() and not is_page(path):
+        raise RecipeError(f"--html: {path} exists and is no page of an inspection. Name another file, or remove it")
 
 
 def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool]":
@@ -121,7 +140,7 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
     from imagesets.inspection.page import MAX_PICTURES, thumbnail_limits
 
     with progress_bar() as bar:
-        report = scan_pictures(recipe, partial(bar, "reading"))
+        report = scan_pictures(recipe, partial(bar, "reading"), with_keys=is_recipe)
         pictures = plan_pictures(recipe, report) if report.samples else None
         plan = training_plan(recipe, pictures, steps=recipe.training.steps if is_recipe else None)
         counter = open_token_counter(recipe.model, reading_of(recipe.training))

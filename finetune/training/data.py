@@ -1,6 +1,6 @@
 """From a recipe's `data` section to pictures that are ready to be planned. Torch is not needed for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +9,7 @@ from finetune.errors import AtelierError, DataError, RecipeError
 from finetune.recipe import Recipe
 from finetune.recipe.schema import VaeTraining
 from finetune.training.pictures import Pictures, TrainingPictures
-from finetune.training.sources import bucket_sizes, imageset_sources, read_sources
+from finetune.training.sources import ReadSource, bucket_sizes, imageset_sources, read_sources
 from finetune.training.streamed import StreamedPictures
 from imagesets.colours import parse_colour
 from imagesets.entries import Opening
@@ -45,12 +45,15 @@ def pictures_of(recipe: Recipe, warn: Callable[[str], None]) -> Pictures:
     return plan_pictures(recipe, report)
 
 
-def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> ScanReport:
+def scan_pictures(
+    recipe: Recipe, progress: Callable[[int, int], None] | None = None, *, with_keys: bool = True
+) -> ScanReport:
     """Read and check every picture and caption the recipe names; of a stream its beginning.
 
     Args:
         recipe: the recipe.
         progress: called with (done, total) as pictures are read.
+        with_keys: whether errors name the setting of the source; not where nobody has written a recipe.
 
     Raises:
         DataError: a source cannot be read at all.
@@ -67,7 +70,7 @@ def scan_pictures(recipe: Recipe, progress: Callable[[int, int], None] | None = 
             progress=progress,
         )
     except imagesets.SourceError as error:
-        raise DataError(f"{error}\nName the pictures with: data.sources.0.path=FOLDER") from error
+        raise DataError(_said_of_source(error, sources) if with_keys else str(error)) from error
     except imagesets.DecoderError as error:
         raise AtelierError(str(error)) from error
     return replace(report, notes=(*report.notes, *notes))
@@ -85,7 +88,8 @@ def require_usable(report: ScanReport, on_bad_image: str) -> None:
             "Mend or remove them, or train without them: data.on_bad_image=skip (atelier check lists them all)"
         )
     if not report.samples:
-        raise DataError("no picture can be used. Give a folder with JPEG, PNG or WebP files: data.sources.0.path=…")
+        said = report.describe_bad(_REASONS_SHOWN) if report.bad else "there is no picture"
+        raise DataError(f"{said}\nThere is nothing left to train on: mend them, or give others in data.sources")
 
 
 def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
@@ -128,10 +132,11 @@ def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPict
             "nowhere. Set training.cache_latents=auto, or streaming: false"
         )
     max_pixels = _max_pixels(recipe)
+    sources = read_sources(recipe)[0]
     try:
-        streams = open_streams(imageset_sources(recipe))
+        streams = open_streams([each.source for each in sources])
     except imagesets.SourceError as error:
-        raise DataError(str(error)) from error
+        raise DataError(_said_of_source(error, sources)) from error
     return StreamedPictures(
         streams=streams,
         opening=Opening(shared_decoders(max_pixels), parse_colour(data.background), max_pixels),
@@ -147,6 +152,18 @@ def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPict
         on_bad=_BadInStream(data.on_bad_image, warn),
         warn=warn,
     )
+
+
+def _said_of_source(error: imagesets.SourceError, sources: Sequence[ReadSource]) -> str:
+    """Say of which source an error is, and how to name another folder where it has no pictures."""
+    if error.place is None:
+        return str(error)
+    read = sources[error.place]
+    said = f"{read.settings}: {error}"
+    # What stands in a file that the key names is changed there.
+    if isinstance(error, imagesets.NoPicturesError) and read.settings == read.key:
+        said += f"\nName the pictures with: {read.key}.path=FOLDER"
+    return said
 
 
 class _BadInStream:

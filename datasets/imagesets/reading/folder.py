@@ -3,7 +3,7 @@
 Nothing outside the folder is read: links, metadata and captions that lead out are listed, not followed.
 """
 
-from imagesets.errors import SourceError
+from imagesets.errors import NoPicturesError
 from imagesets.files import shown_name
 from imagesets.reading.beside import CaptionFiles, entry_of
 from imagesets.reading.folder_metadata import metadata_names, read_metadata
@@ -16,7 +16,8 @@ def list_folder(source: FolderSource) -> Listing:
     """List a folder's pictures in the order of their paths.
 
     Raises:
-        SourceError: there is no such folder, it cannot be read, or it holds nothing that looks like a picture.
+        NoPicturesError: there is no such folder, it cannot be read, or it holds nothing that looks like a picture.
+        SourceError: what is said of its pictures elsewhere cannot be read.
     """
     root = source.path
     found = walk(root, recursive=source.recursive)
@@ -27,7 +28,7 @@ def list_folder(source: FolderSource) -> Listing:
     entries = [_entry(source, name, found, beside, lines.get(name)) for name in pictures]
     entries += [Entry(shown_name(name), problem=reason) for name, reason in (found.problems | problems).items()]
     if not entries:
-        raise SourceError(
+        raise NoPicturesError(
             f"the folder of pictures {root.absolute()} holds no JPEG, PNG or WebP file "
             f"({found.num_passed_over} other things in it were passed over"
             f"{'' if source.recursive else ', folders in it are not read: recursive is false'})"

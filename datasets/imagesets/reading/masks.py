@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from imagesets.errors import SourceError
+from imagesets.errors import NoPicturesError, SourceError
 from imagesets.files import FileInFolder, shown_name
 from imagesets.masks import FileMask
 from imagesets.reading.walk import walk
@@ -47,9 +47,9 @@ def _with_mask(entry: Entry, mask: Entry | None) -> Entry:
 def _masks_in(folder: Path) -> dict[str, Entry]:
     """Return what looks like a picture in a folder of masks, by name."""
     try:
-        found = walk(folder, recursive=True)
-    except SourceError as error:
-        raise SourceError(f"masks: {error}") from error
+        found = walk(folder, recursive=True, kind="masks")
+    except NoPicturesError as error:
+        raise SourceError(str(error)) from error
     read = {name: Entry(shown_name(name), read=FileInFolder(folder, name)) for name in found.pictures}
     return read | {name: Entry(shown_name(name), problem=reason) for name, reason in found.problems.items()}
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from imagesets.decoding import PICTURE_LIKE
-from imagesets.errors import SourceError
+from imagesets.errors import NoPicturesError
 from imagesets.files import kind_of_file
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -47,11 +47,16 @@ class Found:
         return len(self.ignored) + len(self.others) + len(self.odd)
 
 
-def walk(root: Path, *, recursive: bool) -> Found:
+def walk(root: Path, *, recursive: bool, kind: str = "pictures") -> Found:
     """Sort out everything below a folder. Links to folders are not entered, so that a walk always ends.
 
+    Args:
+        root: the folder.
+        recursive: whether folders in it are entered.
+        kind: what it is a folder of, for messages.
+
     Raises:
-        SourceError: there is no such folder, or it cannot be read.
+        NoPicturesError: there is no such folder, or it cannot be read.
     """
     found = Found()
     try:
@@ -63,7 +68,9 @@ def walk(root: Path, *, recursive: bool) -> Found:
             said = "does not exist"
         elif isinstance(error, NotADirectoryError):
             said = "is a file, not a folder"
-        raise SourceError(f"the folder of pictures {root.absolute()} {said}. Give a folder that holds them") from error
+        raise NoPicturesError(
+            f"the folder of {kind} {root.absolute()} {said}. Give a folder that holds them"
+        ) from error
     while waiting:
         entry, above = waiting.pop()
         name = above + entry.name

@@ -222,3 +222,39 @@ def test_a_dataset_config_is_inspected_by_itself_and_in_a_recipe(
     said = capsys.readouterr().err
     assert "data.sources.0: the dataset configuration" in said
     assert "datasets[0].subsets[0].image_dir: there is no folder" in said
+
+
+def test_an_error_names_its_source_and_advises_a_folder_only_where_one_is_missing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    def said(*words: str) -> str:
+        assert main([*words]) == 3
+        return capsys.readouterr().err
+
+    first, second = f"{{kind: folder, path: {folder}}}", "{kind: folder, path: empty}"
+    several = f"data.sources=[{first}, {second.replace('empty', str(tmp_path / 'empty'))}]"
+    told = said("check", "quickstart", several)
+    assert f"data.sources.1: the folder of pictures {tmp_path / 'empty'} holds no JPEG" in told
+    assert "Name the pictures with: data.sources.1.path=FOLDER" in told
+
+    bare = said("data", "inspect", str(tmp_path / "empty"))
+    assert "holds no JPEG" in bare
+    assert "data.sources" not in bare
+
+    masks = f"data.sources=[{{kind: folder, path: {folder}, mask: {{kind: files, folder: {tmp_path / 'nomask'}}}}}]"
+    told = said("check", "quickstart", masks)
+    assert f"data.sources.0: the folder of masks {tmp_path / 'nomask'} does not exist" in told
+    assert "Name the pictures" not in told
+
+    (folder / "metadata.csv").write_text("file_name,text\n0.png,a\n")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n')
+    told = said("check", "quickstart", several)
+    assert "data.sources.0: " in told
+    assert "of which one can be read" in told
+    assert "Name the pictures" not in told
+
+    nowhere = said("check", "quickstart", f"data.sources=[{{kind: huggingface, name: {tmp_path / 'none'}}}]")
+    assert "does not exist" in nowhere
+    assert "Name the pictures" not in nowhere

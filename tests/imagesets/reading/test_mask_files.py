@@ -64,7 +64,7 @@ def test_masks_in_a_folder_lie_as_the_pictures_do_and_may_lie_among_them(tmp_pat
     assert not [note for note in report.notes if "mask" in note.kind]
     with pytest.raises(SourceError, match=r"masks: .* is the folder of the pictures itself"):
         scan(tmp_path, FileMask(folder=tmp_path))
-    with pytest.raises(SourceError, match=r"masks: .*nowhere does not exist"):
+    with pytest.raises(SourceError, match=r"the folder of masks .*nowhere does not exist"):
         scan(tmp_path, FileMask(folder=tmp_path / "nowhere"))
 
 
