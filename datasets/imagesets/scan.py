@@ -72,7 +72,8 @@ def scan_beginning(
         decoders: so, too.
     """
     opening = Opening(decoders or shared_decoders(max_pixels), parse_colour(background), max_pixels)
-    first = list(islice(mixed(open_streams(sources), ("beginning",), lambda _number: True), count))
+    showings = mixed(open_streams(sources), ("beginning",), lambda _number: True)
+    first = list(islice(showings, count))
     seen: set[tuple[str, str]] = set()
     entries = []
     for streamed in first:  # a picture that is repeated is looked at once
@@ -80,8 +81,9 @@ def scan_beginning(
         if key not in seen:
             seen.add(key)
             entries.append((streamed.source, streamed.entry))
+    more_come = next(showings, None) is not None
     report = _opened(entries, opening, progress)
-    return replace(report, notes=(*report.notes, *_duplicates(report.samples)), is_beginning=True)
+    return replace(report, notes=(*report.notes, *_duplicates(report.samples)), is_beginning=more_come)
 
 
 def _opened(

@@ -141,6 +141,7 @@ def test_the_beginning_of_a_stream_is_looked_at_as_a_scan_looks_at_all(tmp_path:
     beginning = scan_beginning([WebDatasetSource(path=path, streaming=True)], 8)
     whole = {sample.name: sample for sample in scan_sources([WebDatasetSource(path=path)]).samples}
     assert beginning.is_beginning
+    assert not scan_beginning([WebDatasetSource(path=path, streaming=True)], 50).is_beginning, "that is all of it"
     assert len(beginning.samples) + len(beginning.bad) == 8
     for sample in beginning.samples:
         assert sample == whole[sample.name]

@@ -87,12 +87,12 @@ def name_of(address: str) -> str:
     return shown_address(address).replace(os.sep, "/").rpartition("/")[2]
 
 
-def expand(pattern: str, ending: str) -> list[str]:
+def expand(pattern: str, endings: tuple[str, ...]) -> list[str]:
     """Return the files a pattern names, in its order: braces as in `a-{000..127}.tar`, then `*` and `?`; or a folder.
 
     Args:
         pattern: a path, or an address that `fsspec` opens.
-        ending: of the files that are taken where it names a folder.
+        endings: of the files that are taken where it names a folder.
 
     Raises:
         SourceError: it names nothing, or too much.
@@ -107,16 +107,18 @@ def expand(pattern: str, ending: str) -> list[str]:
         raise SourceError(f"{shown_address(pattern)!r} has a brace without its partner") from error
     if not 0 < len(patterns) <= MAX_FILES:
         raise SourceError(f"{shown_address(pattern)!r} names more than {MAX_FILES} files")
-    found = [name for each in patterns for name in (_remote(each) if is_remote(each) else _local(each, ending))]
+    found = [name for each in patterns for name in (_remote(each) if is_remote(each) else _local(each, endings))]
     if not found:
+        if not is_remote(pattern) and Path(pattern).is_dir():
+            raise SourceError(f"the folder {pattern} holds no {endings[0]} file")
         raise SourceError(f"{shown_address(pattern)!r} names no file that is there")
     return found
 
 
-def _local(pattern: str, ending: str) -> list[str]:
+def _local(pattern: str, endings: tuple[str, ...]) -> list[str]:
     """Return what a pattern without braces names; a name without `*` or `?` is itself, so that it is missed by name."""
     if Path(pattern).is_dir():
-        return sorted(str(path) for path in Path(pattern).glob(f"*{ending}"))
+        return sorted(str(path) for path in Path(pattern).iterdir() if path.name.endswith(endings))
     if glob.has_magic(pattern) and not Path(pattern).exists():
         anchor = Path(pattern).anchor
         return sorted(str(path) for path in Path(anchor or ".").glob(pattern.removeprefix(anchor)))

@@ -5,6 +5,7 @@ unpacked, links and devices are passed over, and no header is read that is large
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ MAX_HEADER_BYTES = 2**20
 MAX_JSON_BYTES = 2**20
 
 _BLOCK = tarfile.BLOCKSIZE
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Of shards; all but the first are compressed, and refused by name rather than passed over."""
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,10 @@ def shard_addresses(source: WebDatasetSource) -> list[str]:
     Raises:
         SourceError: there is none, or a name is not a tar file's.
     """
-    addresses = expand(source.path, ".tar")
+    addresses = expand(source.path, _ENDINGS)
     for address in addresses:
         name = name_of(address)
-        if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        if name.endswith(_ENDINGS[1:]):
             raise SourceError(
                 f"{shown_address(address)} is compressed, which keeps it from being read at any place; pictures are "
                 "compressed already. Unpack the shard: gunzip, bunzip2, unxz or zstd -d"
@@ -171,24 +175,38 @@ def _members(address: str, file: IO[bytes]) -> Iterator[Member | str]:
     """Yield a shard's plain files in order; where it is damaged, what is wrong, and no more."""
     place = 0
     try:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        beginning = file.read(max(map(len, _COMPRESSED)))
+        kind = next((kind for start, kind in _COMPRESSED.items() if beginning.startswith(start)), None)
+        if kind is not None:
+            yield f"is compressed ({kind}), whatever its name says, and cannot be read at any place: unpack it"
+            return
+        file.seek(0)
         with tarfile.open(fileobj=_ShortReads(file), mode="r:") as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members.clear()  # it would keep them all
-                place = member.offset
+                place = tar.offset
+                end = member.offset_data + member.size
+                if end > length:
+                    name = shown_name(member.name)
+                    yield f"is cut off: it has {length} bytes, and its {name} ends at byte {end}. Get it again"
+                    return
                 found = _member(address, member)
                 if found is not None:
                     yield found
             place = tar.offset
             file.seek(place)
-            end = file.read(_BLOCK)
-            if len(end) < _BLOCK or any(end):  # tarfile takes a damaged header for the end
+            mark = file.read(_BLOCK)
+            if len(mark) < _BLOCK or any(mark):  # tarfile takes a damaged header for the end
                 yield f"ends at byte {place} without a tar file's end: it was cut off or damaged there. Get it again"
     # A damaged header makes tarfile stumble over numbers and text, too.
     except (tarfile.TarError, EOFError, ValueError, IndexError, OverflowError) as error:
         said = str(error).partition("\n")[0] or type(error).__name__
-        yield f"is no tar file, or is damaged behind byte {place}: {said}. Get it again"
+        where = f"is damaged at byte {place}" if place else "is no tar file, or is damaged from the start"
+        yield f"{where}: {said}. Get it again"
     except OSError as error:
-        yield f"cannot be read behind byte {place}: {error.strerror or error}"
+        yield f"cannot be read at byte {place}: {error.strerror or error}"
 
 
 def _member(address: str, member: tarfile.TarInfo) -> Member | None:

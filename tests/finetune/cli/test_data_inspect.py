@@ -115,6 +115,19 @@ def test_check_keeps_its_keys_and_takes_its_warnings_from_the_findings(
     assert any("some pictures are never seen" in warning for warning in data["warnings"])
 
 
+def test_a_page_takes_no_other_files_place(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = next(folder.glob("*.png"))
+    before = picture.read_bytes()
+    for place, said in (
+        (picture, "is no page of an inspection"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "a.html", "does not exist"),
+    ):
+        assert main(["data", "inspect", "quickstart", f"data.sources.0.path={folder}", "--html", str(place)]) == 2
+        assert said in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
 def test_the_page_is_written_whole_and_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     assert main(["data", "inspect", "quickstart", f"data.sources.0.path={folder}", "--html", str(page)]) == 0

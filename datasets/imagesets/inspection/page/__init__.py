@@ -4,6 +4,6 @@
 script shows, picture by picture; `charts` are the histograms as numbers.
 """
 
-from imagesets.inspection.page.render import MAX_PICTURES, render_page, thumbnail_limits
+from imagesets.inspection.page.render import MAX_PICTURES, is_page, render_page, thumbnail_limits
 
-__all__ = ["MAX_PICTURES", "render_page", "thumbnail_limits"]
+__all__ = ["MAX_PICTURES", "is_page", "render_page", "thumbnail_limits"]

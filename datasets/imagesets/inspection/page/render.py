@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
@@ -23,6 +24,9 @@ from imagesets.inspection.page.data import page_data
 MAX_PICTURES = 5000
 """More pictures than this are counted and judged, but not shown one by one: --json lists them all."""
 ITEMS_SHOWN = 100
+
+_GENERATOR = "atelier data inspect"
+_HEAD_BYTES = 4096
 
 _SETTING = re.compile(r"((?:[a-z_]+\.)[a-z0-9_.]+(?:=(?:\{[^}]*\}|'[^']*'|[^\s,;()]+))?|--[a-z]+)")
 _TOTAL_BYTES = 3_000_000
@@ -67,7 +71,17 @@ def render_page(inspection: Inspection) -> str:
         tags=tag_bars(inspection),
         items_shown=ITEMS_SHOWN,
         max_pictures=MAX_PICTURES,
+        generator=_GENERATOR,
     )
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `render_page` made."""
+    try:
+        with path.open("rb") as file:
+            return f'<meta name="generator" content="{_GENERATOR}">'.encode() in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def split_settings(text: str) -> list[tuple[str, bool]]:
