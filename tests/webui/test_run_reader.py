@@ -127,3 +127,17 @@ def test_what_is_no_plain_file_is_no_log(run: RunFolder, tmp_path: Path, kind: s
     else:
         run.events.mkdir()
     assert RunReader(run).update().state == RunState()
+
+
+@pytest.mark.parametrize("at", [0, -1], ids=["its beginning", "its end"])
+def test_a_log_of_equal_length_with_another_beginning_or_end_is_another(run: RunFolder, at: int) -> None:
+    write_steps(run, *range(1, 10))
+    reader = RunReader(run)
+    reader.update()
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    lines[at] = lines[at].replace(b'"loss": 1.0', b'"loss": 3.0')
+    run.events.write_bytes(b"".join(lines))
+    seen = reader.update()
+    assert seen.replaced
+    assert seen.state.curve("loss")[at] == 3.0
+    assert not reader.update().replaced

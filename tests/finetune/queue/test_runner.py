@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import finetune
-from finetune.queue import Queue, Runner
+from finetune.queue import Queue, Runner, start_runner
 
 ROOT = Path(finetune.__file__).parents[1]
 
@@ -252,3 +252,35 @@ def test_a_keeper_that_fails_is_told_and_not_tried_for_ever(bench: Bench, monkey
     assert [item.state for item in items] == ["failed", "failed"]
     assert str(bench.queue.log_of(1)) in items[0].message
     assert not (bench.folder / "journal").exists()
+
+
+def test_a_runner_is_started_in_the_background_once_and_can_be_interrupted(bench: Bench) -> None:
+    bench.add("a", 10)
+    bench.queue.pause()
+    first = start_runner(bench.queue)
+    bench.started.append(first)
+    wait_for(bench.queue.has_runner)
+    second = start_runner(bench.queue)
+    bench.started.append(second)
+    assert second.wait(timeout=60) == 1
+    assert "already" in (bench.queue.folder / "runner.log").read_text()
+    assert os.getsid(first.pid) == first.pid, "it outlives the terminal, or the page, that started it"
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    assert not bench.queue.has_runner()
+    assert bench.queue.read().items[0].state == "waiting"
+
+
+def test_a_claim_whose_runner_died_before_its_keeper_is_taken_up_once(bench: Bench) -> None:
+    bench.add("a", 10)
+    assert bench.queue.claim_next("gone") is not None
+    bench.runner().run(until_empty=True)
+    assert bench.names("begin") == bench.names("end") == ["a"]
+    bench.add("b", 10)
+    bench.queue.claim_next("gone")
+    bench.queue.release(2, "gone")
+    words = [sys.executable, "-m", "finetune.queue.keeper", str(bench.queue.folder), "2", "gone"]
+    subprocess.run([*words, sys.executable, str(bench.stand_in)], check=True)
+    assert bench.names("begin") == ["a"], "a keeper that comes late begins nothing"
+    bench.runner().run(until_empty=True)
+    assert bench.names("begin") == ["a", "b"]
