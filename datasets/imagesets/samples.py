@@ -193,6 +193,14 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something in a source that is no picture."""
+
+    source: str
+    name: str
+
+
 @dataclass(frozen=True)
 class ScanReport:
     """What the sources hold, in the sources' order and that of the names within each.
@@ -201,15 +209,26 @@ class ScanReport:
         samples: usable pictures.
         bad: what cannot be used, each with its reason.
         notes: what is allowed and may not be meant.
-        ignored: names of what is no picture and was passed over: hidden files, other kinds of files.
+        passed_over: what is no picture: hidden files, other kinds of files.
+        sources: the names of the sources, each once.
         is_beginning: whether these are only the first pictures of what is read as it comes.
     """
 
     samples: tuple[Sample, ...]
     bad: tuple[BadPicture, ...]
     notes: tuple[Note, ...] = ()
-    ignored: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    sources: tuple[str, ...] = ()
     is_beginning: bool = False
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names of what was passed over."""
+        return tuple(each.name for each in self.passed_over)
+
+    def called(self, source: str, name: str) -> str:
+        """Return a name as messages have it: after that of its source where there are several."""
+        return f"{source}: {name}" if len(self.sources) > 1 and source else name
 
     def describe_bad(self, shown: int = 20) -> str:
         """Return the message for a person: how many cannot be used, and the first `shown` with their reasons."""

@@ -13,7 +13,7 @@ from imagesets.entries import Opening, SourcedEntry
 from imagesets.errors import of_source
 from imagesets.opening.decoders import Decoders, shared_decoders
 from imagesets.reading.listing import list_source
-from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, Sample, ScanReport
+from imagesets.samples import DEFAULT_MAX_PIXELS, BadPicture, Note, PassedOver, Sample, ScanReport
 from imagesets.sources import Entry, Listing, Source
 from imagesets.streams import mixed, open_streams
 
@@ -49,8 +49,11 @@ def scan_sources(
     entries = [(source, entry) for source, listing in listings for entry in listing.entries]
     report = _opened(entries, opening, progress)
     unused = [note for source, listing in listings for note in _unused(source, listing)]
-    ignored = tuple(name for _, listing in listings for name in listing.ignored)
-    return replace(report, notes=(*report.notes, *unused, *_duplicates(report.samples)), ignored=ignored)
+    return replace(
+        report,
+        notes=(*report.notes, *unused, *_duplicates(report.samples)),
+        passed_over=tuple(PassedOver(source.label, name) for source, listing in listings for name in listing.ignored),
+    )
 
 
 def scan_beginning(
@@ -106,7 +109,8 @@ def _opened(
         except KeyboardInterrupt:
             opening.decoders.stop()  # nobody waits for what is under way
             raise
-    return ScanReport(tuple(samples), tuple(bad), tuple(notes))
+    labels = dict.fromkeys(source.label for source, _ in entries)
+    return ScanReport(tuple(samples), tuple(bad), tuple(notes), sources=tuple(labels))
 
 
 def _notes(sample: Sample, entry: Entry, source: Source) -> list[Note]:

@@ -105,8 +105,10 @@ def findings(
     found: dict[str, Any] = {
         "recipe": recipe.name,
         "pictures": len(report.samples),
-        "bad_pictures": [{"name": bad.name, "reason": bad.reason} for bad in report.bad],
-        "notes": [{"name": note.name, "kind": note.kind, "text": note.text} for note in report.notes],
+        "bad_pictures": [{"source": bad.source, "name": bad.name, "reason": bad.reason} for bad in report.bad],
+        "notes": [
+            {"source": note.source, "name": note.name, "kind": note.kind, "text": note.text} for note in report.notes
+        ],
         "ignored_files": len(report.ignored),
         "warnings": list(warnings),
         "steps": recipe.training.steps,
@@ -158,7 +160,7 @@ def as_text(
     lines += [f"  error      {line}" for line in told(found, "error")]
     lines += [f"  warning    {line}" for line in [*warnings, *told(found, "warning")]]
     lines += [f"  note       {line}" for line in told(found, "note")]
-    lines += [f"  cannot use {bad.name}: {bad.reason}" for bad in report.bad[:_SHOWN]]
+    lines += [f"  cannot use {report.called(bad.source, bad.name)}: {bad.reason}" for bad in report.bad[:_SHOWN]]
     if len(report.bad) > _SHOWN:
         lines.append(f"  … and {len(report.bad) - _SHOWN} more (--json lists all)")
     if stops and report.bad:

@@ -139,7 +139,7 @@ def _picture_row(inspection: "Inspection", picture: "InspectedPicture") -> tuple
         "near" if any(picture.index in group for group in inspection.facts.near) else "",
     ]
     return (
-        Text(picture.sample.name),
+        Text(inspection.facts.report.called(picture.sample.source, picture.sample.name)),
         Text(f"{height} x {width}"),
         Text("{} x {}".format(*picture.frame.target_size)),
         Text(f"{picture.scale:.2f}", style="yellow" if picture.scale > MAX_SCALE else ""),
@@ -159,7 +159,7 @@ def _finding(finding: Finding) -> Table:
     items.add_column(overflow="fold", style="cyan")
     items.add_column(overflow="fold")
     for item in finding.items[:_ITEMS_SHOWN]:
-        items.add_row(Text(item.name), Text(item.text))
+        items.add_row(Text(item.shown), Text(item.text))
     if finding.items:
         grid.add_row("", Padding(items, (0, 0, 0, 2)))
     if len(finding.items) > _ITEMS_SHOWN:

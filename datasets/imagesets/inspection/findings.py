@@ -23,12 +23,19 @@ class Item:
         text: what is to be said of it alone; '' where the finding says all.
         source: the name of its source; '' where it has none.
         sample: index of the sample; None where it is no usable picture.
+        called: the name as it is shown: after that of the source where there are several; '' for the name alone.
     """
 
     name: str
     text: str = ""
     source: str = ""
     sample: int | None = None
+    called: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What a person is to read for the name."""
+        return self.called or self.name
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Finding:
 
     def line(self) -> str:
         """Return it on one line: what was found, the first names, and what to do."""
-        names = ", ".join(item.name for item in self.items[:NAMES_SHOWN])
+        names = ", ".join(item.shown for item in self.items[:NAMES_SHOWN])
         more = f" and {len(self.items) - NAMES_SHOWN} more" if len(self.items) > NAMES_SHOWN else ""
         shown = f" ({names}{more})" if names else ""
         return f"{self.text}{shown}. {self.advice}"

@@ -106,4 +106,12 @@ def _largest_first(facts: SetFacts, group: Sequence[int]) -> tuple[int, ...]:
 def _judge(facts: SetFacts) -> tuple[Finding, ...]:
     epoch_rules = BEGINNING_RULES if facts.report.is_beginning else EPOCH_RULES
     rules = (*PICTURE_RULES, *MASK_RULES, *CAPTION_RULES, *SET_RULES, *epoch_rules)
-    return ranked(finding for rule in rules for finding in rule(facts))
+    return ranked(_called(facts.report, finding) for rule in rules for finding in rule(facts))
+
+
+def _called(report: ScanReport, finding: Finding) -> Finding:
+    """Put the names of sources before those of items where there are several sources."""
+    if len(report.sources) < 2:
+        return finding
+    items = tuple(replace(item, called=report.called(item.source, item.name)) for item in finding.items)
+    return replace(finding, items=items)

@@ -149,15 +149,15 @@ def _settings(facts: SetFacts) -> Iterator[Finding]:
 
 
 def _passed_over(facts: SetFacts) -> Iterator[Finding]:
-    strays = {stray.name for stray in facts.strays}
-    others = [name for name in facts.report.ignored if name not in strays]
+    strays = {(facts.plan.sources[stray.source].label, stray.name) for stray in facts.strays}
+    others = [each for each in facts.report.passed_over if (each.source, each.name) not in strays]
     if others:
         yield Finding(
             "passed_over",
             "note",
             f"{count_of(len(others), 'other file was', 'other files were')} passed over",
             "Nothing, if none of them is a picture or a caption",
-            tuple(Item(name) for name in others),
+            tuple(Item(each.name, source=each.source) for each in others),
         )
 
 

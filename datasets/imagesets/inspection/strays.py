@@ -44,16 +44,16 @@ def find_strays(
         without_caption: indices of samples that have no caption, or an empty one.
     """
     by_label = {source.label: place for place, source in reversed(list(enumerate(sources)))}
-    by_stem: dict[str, list[int]] = {}
+    by_stem: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(report.samples):
-        by_stem.setdefault(_stem(sample.name), []).append(index)
+        by_stem.setdefault((sample.source, _stem(sample.name)), []).append(index)
     bare = set(without_caption)
     strays = []
-    for name in report.ignored:
+    for name, label in ((each.name, each.source) for each in report.passed_over):
         extension = PurePosixPath(name).suffix
         if extension.lower() not in CAPTION_ENDINGS:
             continue
-        for index in by_stem.get(_stem(name), ()):
+        for index in by_stem.get((label, _stem(name)), ()):
             place = by_label.get(report.samples[index].source)
             if place is not None and sources[place].caption_extension not in (None, extension):
                 strays.append(StrayCaption(name, extension, index, place, index in bare))

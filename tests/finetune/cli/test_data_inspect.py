@@ -271,3 +271,39 @@ def test_an_error_names_its_source_and_advises_a_folder_only_where_one_is_missin
     nowhere = said("check", "quickstart", f"data.sources=[{{kind: huggingface, name: {tmp_path / 'none'}}}]")
     assert "does not exist" in nowhere
     assert "Name the pictures" not in nowhere
+
+
+def test_of_several_sources_each_name_says_whose_it_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("0.png", "1.png"):
+        (other / name).write_bytes((folder / name).read_bytes())
+    (other / "1.caption").write_text("a caption that is not read")
+    (other / "stray.md").write_text("")
+    (other / "torn.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    one = [f"data.sources=[{{kind: folder, path: {other}}}]"]
+    two = [f"data.sources=[{{kind: folder, path: {folder}}}, {{kind: folder, path: {other}}}]"]
+
+    main(["check", "quickstart", *two])
+    told = capsys.readouterr().out
+    assert "cannot use pictures: torn.png: " in told
+    assert "cannot use other: torn.png: " in told
+    assert "picture has no caption and is trained without words (other: 0.png)" in told
+    main(["check", "quickstart", *one])
+    assert "other: " not in capsys.readouterr().out
+
+    main(["data", "inspect", "quickstart", *two, "--html", str(tmp_path / "page.html")])
+    told = capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text("utf-8")
+    for shown in ("other: torn.png", "other: stray.md", "pictures: torn.png"):
+        assert shown in told
+        assert f">{shown}<" in page
+    _, data = inspected(capsys, "quickstart", *two)
+    found = {each["kind"]: each for each in data["findings"]}
+    assert [(item["source"], item["name"]) for item in found["passed_over"]["items"]] == [("other", "stray.md")]
+    # The same name in another source is another picture, which has a caption.
+    assert [(item["source"], item["name"]) for item in found["unread_caption"]["items"]] == [("other", "1.png")]
+    assert "other_caption" not in found
