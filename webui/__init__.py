@@ -1,1 +1,1 @@
-"""The web page. It will read what runs write and start the commands a person would type; it is not built yet."""
+"""The web page. It reads what runs write, and starts what a person would type; so far only its reading is built."""
