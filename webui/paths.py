@@ -35,6 +35,8 @@ def open_plain(path: Path) -> BinaryIO | None:
     Raises:
         PermissionError: it may not be read.
     """
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        return None
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except PermissionError:

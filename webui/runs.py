@@ -105,7 +105,10 @@ class RunList:
 
 
 def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
-    """Yield the folder of every run below `roots`, each root's own links resolved, and no link followed below it."""
+    """Yield the folder of every run below `roots`, each root's own links resolved, and no link followed below it.
+
+    What is marked as a cache (https://bford.info/cachedir), as ours are, is passed over.
+    """
     for root in roots:
         try:
             start = Path(root).resolve(strict=True)
@@ -119,7 +122,7 @@ def find_runs(roots: Iterable[Path]) -> Iterator[Path]:
             names = _plain_entries(folder)
             if any(names.get(name) is False for name in ("recipe.yaml", "events.jsonl")):
                 yield folder
-            elif depth < _MAX_DEPTH:
+            elif depth < _MAX_DEPTH and "CACHEDIR.TAG" not in names:
                 inside = (name for name, is_folder in names.items() if is_folder and not name.startswith("."))
                 waiting.extend((folder / name, depth + 1) for name in inside)
 

@@ -35,7 +35,8 @@ def test_every_run_is_listed_newest_first(tmp_path: Path) -> None:
     for index, name in enumerate(["b", "deep/er/c", "a"]):
         set_time(make_run(tmp_path / "runs" / name, 1, 2), 1000.0 + index)
     set_time(make_run(tmp_path / "more" / "d", 1, status=None, name="<img src=x onerror=alert(1)>"), 5000.0)
-    (tmp_path / "runs" / "_cache").mkdir()
+    make_run(tmp_path / "runs" / "_cache" / "no-run", 1)
+    (tmp_path / "runs" / "_cache" / "CACHEDIR.TAG").touch()
     (tmp_path / "runs" / "only-a-recipe").mkdir()
     (tmp_path / "runs" / "only-a-recipe" / "recipe.yaml").write_text("name: x\n")
     os.utime(tmp_path / "runs" / "only-a-recipe" / "recipe.yaml", (10, 10))
