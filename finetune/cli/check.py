@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument, add_recipe_arguments
@@ -10,9 +11,10 @@ from finetune.cli.output import print_json
 from finetune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from finetune.errors import AtelierError
     from finetune.recipe import Recipe
     from finetune.training.pictures import TrainingPictures
-    from imagesets.inspection import Finding
+    from imagesets.inspection import Finding, TokenCount
     from imagesets.scan import ScanReport
 
 _SHOWN = 50
@@ -36,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, with_model: bool = False) -> int:
-    """Print what a run would meet; return 0, or 3 where pictures would stop it.
+    """Print what a run would meet; return 0, or the exit code of a run that would stop before its first step.
 
     Args:
         reference: the recipe.
@@ -49,24 +51,57 @@ def check_recipe(reference: str, overrides: Sequence[str], *, as_json: bool, wit
     recipe = load_recipe(reference, overrides)  # first, and alone: a mistake in it is told at once
     from finetune.training.data import plan_pictures, scan_pictures
     from finetune.training.inspecting import training_plan
+    from finetune.training.stops import find_stops
     from imagesets.inspection import find_without_looking
 
     warnings = recipe_warnings(recipe)
     report = scan_pictures(recipe)
     pictures = plan_pictures(recipe, report) if report.samples else None
-    found: Sequence[Finding] = ()
-    if pictures is not None:
-        found = find_without_looking(report, training_plan(recipe, pictures, steps=recipe.training.steps))
-        if with_model:
-            check_model(recipe, pictures)
-    stops = not report.samples or (bool(report.bad) and recipe.data.on_bad_image == "stop")
+    stops = find_stops(recipe, pictures)
+    plan = training_plan(recipe, pictures, steps=recipe.training.steps)
+    found = find_without_looking(report, plan, partial(count_long, recipe))
+    is_unusable = not report.samples or (bool(report.bad) and recipe.data.on_bad_image == "stop")
+    can_start = not (is_unusable or stops)
+    if with_model and can_start and pictures is not None:
+        check_model(recipe, pictures)
     if as_json:
-        print_json(findings(recipe, report, pictures, [*warnings, *told(found, "error", "warning")]))
+        print_json(findings(recipe, report, pictures, warnings, found, stops))
     else:
-        print(as_text(recipe, report, pictures, warnings, found, stops=stops))
-        if not stops:
-            print(f"Each picture, its cut and its words: atelier data inspect {reference} --html pictures.html")
-    return 3 if stops else 0
+        print(as_text(recipe, report, pictures, warnings, found, stops))
+        if can_start:
+            print(last_words(reference, with_model=with_model))
+    if can_start:
+        return 0
+    return 3 if is_unusable else stops[0].exit_code  # as a run, which looks at the pictures first
+
+
+def count_long(recipe: "Recipe", captions: Sequence[str]) -> "list[tuple[TokenCount, ...]]":
+    """Count the tokens of captions that may be longer than is read; of the others none, as that takes its time."""
+    from finetune.errors import RecipeError
+    from finetune.model.text_tokens import CHUNK_TOKENS, reading_of
+    from finetune.model.token_counts import open_token_counter
+
+    # A token is a byte at least, and of two chunks that follow each other the words fill more than one.
+    shortest = max(CHUNK_TOKENS, recipe.training.max_caption_tokens // 2)
+    long = [caption for caption in dict.fromkeys(captions) if len(caption.encode("utf-8", "replace")) > shortest]
+    if not long or recipe.adapter.kind == "vae":
+        return [()] * len(captions)
+    try:
+        counter = open_token_counter(recipe.model, reading_of(recipe.training))
+    except RecipeError:  # of a model that is not there, which is told where the model is looked at
+        return [()] * len(captions)
+    counted = dict(zip(long, counter(long), strict=True))
+    return [counted.get(caption, ()) for caption in captions]
+
+
+def last_words(reference: str, *, with_model: bool) -> str:
+    """Say what was looked at, or what still is to be, and where more is shown."""
+    model = (
+        "The model's files were looked at, too: nothing stands in a run's way."
+        if with_model
+        else f"The model's weights are looked at by: atelier train {reference} --dry-run"
+    )
+    return f"{model}\nEach picture, its cut and its words: atelier data inspect {reference} --html pictures.html"
 
 
 def told(found: "Sequence[Finding]", *severities: str) -> list[str]:
@@ -84,8 +119,10 @@ def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
     from finetune.model.files import noise_scheduler
     from finetune.model.open import open_model
     from finetune.model.precision import choose_device, choose_dtype
-    from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
+    from finetune.preview.requests import resolve_requests
+    from finetune.training.components import open_trained_model
     from finetune.training.objective import build_objective
+    from finetune.training.stops import require_fitting_buckets
 
     choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
     files = open_trained_model(recipe)
@@ -94,15 +131,22 @@ def check_model(recipe: "Recipe", pictures: "TrainingPictures") -> None:
     objective = recipe.training.objective
     build_objective(objective, noise_scheduler(files, zero_terminal_snr=objective.zero_terminal_snr))
     geometry = files.geometry()
-    require_fitting_buckets(pictures, geometry.size_multiple)
-    resolve_requests(recipe, geometry)
+    require_fitting_buckets(pictures.used_buckets(), geometry.size_multiple)
+    resolve_requests(recipe.preview.prompts, geometry)
 
 
 def findings(
-    recipe: "Recipe", report: "ScanReport", pictures: "TrainingPictures | None", warnings: Sequence[str]
+    recipe: "Recipe",
+    report: "ScanReport",
+    pictures: "TrainingPictures | None",
+    warnings: Sequence[str],
+    found: "Sequence[Finding]",
+    stops: "Sequence[AtelierError]",
 ) -> dict[str, Any]:
     """Return what was found as plain data."""
-    found: dict[str, Any] = {
+    from imagesets.inspection.as_data import finding_as_data
+
+    data: dict[str, Any] = {
         "recipe": recipe.name,
         "pictures": len(report.samples),
         "bad_pictures": [{"source": bad.source, "name": bad.name, "reason": bad.reason} for bad in report.bad],
@@ -110,18 +154,20 @@ def findings(
             {"source": note.source, "name": note.name, "kind": note.kind, "text": note.text} for note in report.notes
         ],
         "ignored_files": len(report.ignored),
-        "warnings": list(warnings),
+        "warnings": [*warnings, *told(found, "error", "warning")],
+        "stops": [str(stop) for stop in stops],
+        "findings": [finding_as_data(finding) for finding in found],
         "steps": recipe.training.steps,
     }
     if pictures is not None:
         if not report.is_beginning:
-            found["steps_per_epoch"] = pictures.steps_per_epoch
-            found["epochs"] = round(recipe.training.steps / pictures.steps_per_epoch, 2)
-        found["buckets"] = [
+            data["steps_per_epoch"] = pictures.steps_per_epoch
+            data["epochs"] = round(recipe.training.steps / pictures.steps_per_epoch, 2)
+        data["buckets"] = [
             {"height": height, "width": width, "pictures": count}
             for (height, width), count in sorted(bucket_counts(pictures).items())
         ]
-    return found
+    return data
 
 
 def bucket_counts(pictures: "TrainingPictures") -> Counter[tuple[int, int]]:
@@ -135,8 +181,7 @@ def as_text(
     pictures: "TrainingPictures | None",
     warnings: Sequence[str],
     found: "Sequence[Finding]",
-    *,
-    stops: bool,
+    stops: "Sequence[AtelierError]",
 ) -> str:
     """Write what was found for a person."""
     lines = [f"{recipe.name}: {recipe.purpose}" if recipe.purpose else recipe.name]
@@ -157,16 +202,17 @@ def as_text(
         for (height, width), count in sorted(bucket_counts(pictures).items()):
             bar = "█" * max(1, round(24 * count / largest))
             lines.append(f"    {height:>5} x {width:<5} {count:>5}  {bar}")
+    lines += [f"  stops      {stop}" for stop in stops]
     lines += [f"  error      {line}" for line in told(found, "error")]
     lines += [f"  warning    {line}" for line in [*warnings, *told(found, "warning")]]
     lines += [f"  note       {line}" for line in told(found, "note")]
     lines += [f"  cannot use {report.called(bad.source, bad.name)}: {bad.reason}" for bad in report.bad[:_SHOWN]]
     if len(report.bad) > _SHOWN:
         lines.append(f"  … and {len(report.bad) - _SHOWN} more (--json lists all)")
-    if stops and report.bad:
+    if report.bad and recipe.data.on_bad_image == "stop":
         lines.append("A run would stop here. Mend or remove them, or train without: data.on_bad_image=skip")
-    elif not stops:
-        lines.append("The model's files are looked at by: atelier train … --dry-run")
-    if stops and not report.bad:
+    elif not report.samples:
         lines.append("There is no picture to train on: data.sources.0.path=…")
+    elif stops:
+        lines.append("A run would stop before its first step, for what is said beside 'stops'")
     return "\n".join(lines)

@@ -40,11 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # first, and alone: a mistake in it is told at once
     from finetune.training.data import pictures_of
+    from finetune.training.stops import require_startable
 
     for warning in recipe_warnings(recipe):
         print(f"warning: {warning}", file=sys.stderr)
     require_free_folder(recipe, resume=arguments.resume)
     pictures = pictures_of(recipe, lambda message: print(f"warning: {message}", file=sys.stderr))
+    require_startable(recipe, pictures)
     quiet_libraries()
     from finetune.training.signals import StoppedEarlyError
     from finetune.training.trainer import train

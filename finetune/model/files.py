@@ -6,7 +6,6 @@ Four kinds: a diffusers folder, a hub id (its snapshot is such a folder), a sing
 original layout, and the embedded miniature. Pickled checkpoints and code from model folders are refused.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from finetune.errors import RecipeError
 from finetune.model.fingerprint import fingerprint_files
+from finetune.model.geometry import Geometry, read_geometry, read_json, require_unet
 
 SDXL_VAE_SCALING = 0.13025
 
@@ -31,28 +31,6 @@ PART_FOLDERS: dict[ModelPart, tuple[str, ...]] = {
     "text": ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
 }
 """The folders of each part in a diffusers model."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The sizes a model works in.
-
-    Attributes:
-        vae_factor: pixels a latent covers on a side: 8 for SDXL, 4 for the miniature.
-        unet_factor: what latent sides must be multiples of.
-        default_side: the side of the square picture the U-Net was made for, in pixels.
-        unet_config: the U-Net's configuration.
-    """
-
-    vae_factor: int
-    unet_factor: int
-    default_side: int
-    unet_config: dict[str, Any]
-
-    @property
-    def size_multiple(self) -> int:
-        """What heights and widths of pictures must be multiples of. Pipelines check for 8 whatever the VAE."""
-        return max(8, self.vae_factor * self.unet_factor)
 
 
 @dataclass(frozen=True)
@@ -113,7 +91,7 @@ class ModelFiles(Protocol):
         """Return the noise schedule's configuration as diffusers writes it."""
         ...
 
-    def geometry(self) -> "Geometry":
+    def geometry(self) -> Geometry:
         """Return the sizes the model works in, without loading weights."""
         ...
 
@@ -131,13 +109,8 @@ class DiffusersFolder:
     """A model as diffusers saves it: a folder a part, each with its configuration and safetensors weights."""
 
     def __init__(self, root: Path, variant: str | None = None) -> None:
-        self.root = root
+        self.root = require_unet(root)
         self.variant = variant
-        if not (root / "unet" / "config.json").is_file():
-            raise RecipeError(
-                f"{root} is no SDXL model as diffusers saves it: unet/config.json is missing. "
-                "Give the folder that holds model_index.json, or use `kind: single_file` for a .safetensors checkpoint."
-            )
 
     def identity(self) -> str:
         """Hash every weight file's header and size: enough to tell models apart without reading gigabytes."""
@@ -188,7 +161,7 @@ class DiffusersFolder:
         """Read scheduler/scheduler_config.json."""
         return read_json(self.root / "scheduler" / "scheduler_config.json")
 
-    def geometry(self) -> "Geometry":
+    def geometry(self) -> Geometry:
         """Read the sizes from the configurations of the U-Net and the VAE."""
         return read_geometry(self.root)
 
@@ -258,35 +231,9 @@ def sampling_scheduler(
     return EulerDiscreteScheduler.from_config(config)
 
 
-def read_geometry(root: Path) -> Geometry:
-    """Read the sizes a model works in from its configurations."""
-    unet = read_json(root / "unet" / "config.json")
-    vae = read_json(root / "vae" / "config.json")
-    vae_factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return Geometry(
-        vae_factor=vae_factor,
-        unet_factor=2 ** (len(unet["block_out_channels"]) - 1),
-        default_side=unet["sample_size"] * vae_factor,
-        unet_config=unet,
-    )
-
-
 def frozen(model: nn.Module) -> Any:
     """Return the model in evaluation mode with no parameter that takes a gradient."""
     return model.requires_grad_(requires_grad=False).eval()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one of a model folder's JSON files.
-
-    Raises:
-        RecipeError: it is missing or no JSON.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}. Every diffusers model folder has this file.") from error
-    return content
 
 
 def _first_line(error: Exception) -> str:

@@ -5,11 +5,8 @@ They were trained from nothing by `atelier miniature build`, on a world of colou
 their model card. The VAE's factor is 4, so sizes are multiples of 16.
 """
 
-from pathlib import Path
-
 from finetune.model.files import DiffusersFolder
-
-MINIATURE_FOLDER = Path(__file__).parent / "miniature"
+from finetune.model.geometry import MINIATURE_FOLDER
 
 
 class Miniature(DiffusersFolder):

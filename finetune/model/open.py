@@ -7,6 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 
 from finetune.errors import RecipeError
 from finetune.model.files import DiffusersFolder, ModelFiles
+from finetune.model.geometry import existing_path
 from finetune.model.miniature import Miniature
 from finetune.model.single_file import SingleFile
 from finetune.recipe.schema import FolderModel, HubModel, MiniatureModel, SingleFileModel
@@ -32,24 +33,15 @@ def open_model(
         case MiniatureModel():
             files = Miniature(refiner=bool(refiner))
         case FolderModel(path=path, variant=variant):
-            files = DiffusersFolder(_existing(path, section), variant)
+            files = DiffusersFolder(existing_path(path, section), variant)
         case SingleFileModel(path=path, config=config):
-            files = SingleFile(_existing(path, section), None if config is None else _existing(config, section))
+            files = SingleFile(existing_path(path, section), None if config is None else existing_path(config, section))
         case HubModel():
             files = DiffusersFolder(_download(model, section), model.variant)
     if refiner is not None and files.has_first_encoder() == refiner:
         found, wanted = ("a base", "a refiner") if refiner else ("a refiner", "a base")
         raise RecipeError(f"{section}: this is {found} model; {wanted} is needed here")
     return files
-
-
-def _existing(path: str, section: str) -> Path:
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise RecipeError(
-            f"{section}: {found.absolute()} does not exist. Give the path of the model, or a hub id with kind: hub."
-        )
-    return found
 
 
 def _download(model: HubModel, section: str) -> Path:

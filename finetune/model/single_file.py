@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -21,21 +21,17 @@ from finetune.errors import RecipeError
 from finetune.model.clip_vocabulary import clip_vocabulary
 from finetune.model.files import (
     PART_FOLDERS,
-    Geometry,
     ModelPart,
     PartFiles,
     frozen,
-    read_geometry,
-    read_json,
     settings_in,
 )
 from finetune.model.fingerprint import fingerprint_files
+from finetune.model.geometry import SHIPPED_SETTINGS, Geometry, read_geometry, read_json
+from finetune.model.single_file_header import kind_of, tensor_names
 
-_SHIPPED = Path(__file__).parent / "sdxl"
-_MERGES = _SHIPPED / "clip_merges.txt.gz"
+_MERGES = SHIPPED_SETTINGS / "clip_merges.txt.gz"
 _PREFIXES: dict[ModelPart, str] = {"vae": "first_stage_model.", "text": "conditioner."}
-_BASE_KEY = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
-_REFINER_KEY = "conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias"
 
 
 class SingleFile:
@@ -43,20 +39,12 @@ class SingleFile:
 
     def __init__(self, path: Path, config: Path | None = None) -> None:
         self.path = path
-        names = _tensor_names(path)
-        if _BASE_KEY in names:
-            kind = "base"
-        elif _REFINER_KEY in names:
-            kind = "refiner"
-        else:
-            raise RecipeError(
-                f"{path} is no SDXL checkpoint in the original layout: {_BASE_KEY} is not in it. "
-                f"It holds {len(names)} tensors, the first named {min(names, default='(none)')!r}."
-            )
+        names = tensor_names(path)
+        kind = kind_of(path, names)
         self._is_base = kind == "base"
         self.v_prediction = "v_pred" in names
         self.zero_terminal_snr = "ztsnr" in names
-        self.config = config or _SHIPPED / kind
+        self.config = config or SHIPPED_SETTINGS / kind
         self._has_own_config = config is not None
 
     def identity(self) -> str:
@@ -182,18 +170,3 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     """Return CLIP's tokenizer with its vocabulary of 49,408 tokens."""
     vocabulary, merges = clip_vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
-
-
-def _tensor_names(path: Path) -> set[str]:
-    if path.suffix != ".safetensors":
-        raise RecipeError(
-            f"{path}: only .safetensors checkpoints are read; {path.suffix or 'a file without an ending'} may be a "
-            "pickle, which can run code. Convert it in the program it came from."
-        )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return set(file.keys())
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path} does not exist. Give the path of a .safetensors checkpoint.") from error
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path} is not a readable .safetensors file: {error}. It may be cut short.") from error

@@ -1,9 +1,11 @@
 """What is to be drawn: one prompt with its seed, sizes and micro-conditioning, resolved against the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import RecipeError
+from finetune.model.geometry import Geometry
 from finetune.recipe.preview import PreviewPrompt
 
 Size = tuple[int, int]
@@ -76,3 +78,9 @@ def resolve_request(prompt: PreviewPrompt, default_size: Size, size_multiple: in
         negative_crop_top_left=prompt.negative_crop_top_left,
         negative_target_size=prompt.negative_target_size or target,
     )
+
+
+def resolve_requests(prompts: Sequence[PreviewPrompt], geometry: Geometry) -> list[PictureRequest]:
+    """Return the previews' pictures with all sizes filled in. Raises RecipeError as `resolve_request` does."""
+    default = (geometry.default_side, geometry.default_side)
+    return [resolve_request(prompt, default, geometry.size_multiple) for prompt in prompts]

@@ -16,7 +16,6 @@ from finetune.recipe import Recipe
 from finetune.recipe.vae import VaeTraining
 from finetune.run.folder import RunFolder
 from finetune.training.autoencoder import Autoencoding, PixelCache, memory_for_pictures
-from finetune.training.components import require_fitting_buckets
 from finetune.training.ema import average_of
 from finetune.training.gradients import make_scaler
 from finetune.training.groups import TrainedGroup, optimizer_groups
@@ -27,6 +26,7 @@ from finetune.training.pictures import TrainingPictures
 from finetune.training.recorder import Recorder
 from finetune.training.schedules import build_schedule
 from finetune.training.signals import StopRequest
+from finetune.training.stops import require_fitting_buckets
 from imagesets.framing import make_frame
 
 NUM_PREVIEWS = 8
@@ -50,7 +50,7 @@ def assemble_autoencoding(
     device = accelerator.device
     precision = "fp32" if recipe.training.precision == "fp16" else recipe.training.precision
     files = open_model(recipe.model, refiner=None)  # either will do: a refiner has the same VAE
-    require_fitting_buckets(pictures, files.geometry().size_multiple)
+    require_fitting_buckets(pictures.used_buckets(), files.geometry().size_multiple)
     loading = stage_progress(recorder, stop, "VAE")
     loading(0, 1)
     vae = files.load_vae(torch.float32).to(device)

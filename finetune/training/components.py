@@ -7,14 +7,13 @@ from torch import nn
 from finetune.adapters.dropout import DropoutKey
 from finetune.adapters.lora import LoraSettings, inject_lora
 from finetune.adapters.weights import Component
-from finetune.errors import DataError, RecipeError
-from finetune.model.files import Geometry, ModelFiles
+from finetune.errors import RecipeError
+from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.text import TextStack
-from finetune.preview.requests import PictureRequest, resolve_request
 from finetune.recipe.schema import LoraAdapter, Recipe, TextLora, UNetLora
 from finetune.training.groups import TrainedGroup
-from finetune.training.pictures import Pictures
+from finetune.training.stops import require_drawable_previews
 
 
 def open_trained_model(recipe: Recipe) -> ModelFiles:
@@ -24,32 +23,8 @@ def open_trained_model(recipe: Recipe) -> ModelFiles:
         RecipeError: nothing there, or previews are asked of a refiner.
     """
     files = open_model(recipe.model, refiner=None)
-    if not files.has_first_encoder() and recipe.preview.prompts:
-        raise RecipeError(
-            "preview.prompts: the model is a refiner, which goes on with what a base has begun and draws nothing from "
-            "a prompt alone. Leave preview.prompts out"
-        )
+    require_drawable_previews(recipe, has_first_encoder=files.has_first_encoder())
     return files
-
-
-def require_fitting_buckets(pictures: Pictures, multiple: int) -> None:
-    """Stop where a bucket in use has a side the model cannot take.
-
-    Raises:
-        DataError: with the bucket and what to set.
-    """
-    for bucket in sorted(pictures.used_buckets()):
-        if any(side % multiple for side in bucket):
-            raise DataError(
-                f"bucket {bucket[0]} x {bucket[1]} (height x width): this model takes multiples of {multiple}. "
-                f"Set data.buckets.kind=generated data.buckets.step={max(multiple, 8)}"
-            )
-
-
-def resolve_requests(recipe: Recipe, geometry: Geometry) -> list[PictureRequest]:
-    """Return the previews' pictures with all sizes filled in."""
-    default = (geometry.default_side, geometry.default_side)
-    return [resolve_request(prompt, default, geometry.size_multiple) for prompt in recipe.preview.prompts]
 
 
 def trained_groups(

@@ -5,17 +5,19 @@ from dataclasses import replace
 from functools import partial
 
 import imagesets
-from finetune.errors import AtelierError, DataError, RecipeError
+from finetune.errors import AtelierError, DataError
 from finetune.recipe import Recipe
-from finetune.recipe.schema import VaeTraining
+from finetune.training.inspecting import training_plan
 from finetune.training.pictures import Pictures, TrainingPictures
-from finetune.training.sources import ReadSource, bucket_sizes, imageset_sources, read_sources
+from finetune.training.sources import ReadSource, bucket_sizes, read_sources
+from finetune.training.stops import require_streamable, streams_pictures
 from finetune.training.streamed import StreamedPictures
 from imagesets.colours import parse_colour
 from imagesets.entries import Opening
+from imagesets.inspection import find_without_looking
 from imagesets.opening.decoders import shared_decoders
 from imagesets.scan import BadPicture, ScanReport, scan_beginning, scan_sources
-from imagesets.streams import is_stream, open_streams
+from imagesets.streams import open_streams
 
 STREAM_LOOKED_AT = 200
 """How many pictures of a stream are looked at by those who look before training."""
@@ -28,8 +30,8 @@ def pictures_of(recipe: Recipe, warn: Callable[[str], None]) -> Pictures:
 
     Args:
         recipe: the recipe.
-        warn: told of pictures of a stream that are left out, and of what is another way here than a file of sources
-            says.
+        warn: told of pictures of a stream that are left out, of what is another way here than a file of sources says,
+            and of what is wrong with a listed set though it can be trained on.
 
     Raises:
         RecipeError: the recipe asks for what a stream cannot give.
@@ -42,7 +44,11 @@ def pictures_of(recipe: Recipe, warn: Callable[[str], None]) -> Pictures:
         return stream_pictures(recipe, warn)
     report = scan_pictures(recipe)
     require_usable(report, recipe.data.on_bad_image)
-    return plan_pictures(recipe, report)
+    pictures = plan_pictures(recipe, report)
+    for finding in find_without_looking(report, training_plan(recipe, pictures, steps=recipe.training.steps)):
+        if finding.severity == "error":
+            warn(finding.line())
+    return pictures
 
 
 def scan_pictures(
@@ -107,11 +113,6 @@ def plan_pictures(recipe: Recipe, report: ScanReport) -> TrainingPictures:
     )
 
 
-def streams_pictures(recipe: Recipe) -> bool:
-    """Whether a source is read as it comes, and so the whole set is."""
-    return any(map(is_stream, imageset_sources(recipe)))
-
-
 def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPictures:
     """Open the sources of a recipe to be read as they come; those that are no streams are listed.
 
@@ -124,13 +125,7 @@ def stream_pictures(recipe: Recipe, warn: Callable[[str], None]) -> StreamedPict
         DataError: a source cannot be read at all.
     """
     data, training = recipe.data, recipe.training
-    if isinstance(recipe.adapter, VaeTraining):
-        raise RecipeError("data.sources.*.streaming: training a VAE takes listed pictures. Set streaming: false")
-    if training.cache_latents == "always":
-        raise RecipeError(
-            "training.cache_latents: got 'always', but a source is read as it comes (streaming: true) and kept "
-            "nowhere. Set training.cache_latents=auto, or streaming: false"
-        )
+    require_streamable(recipe)
     max_pixels = _max_pixels(recipe)
     sources = read_sources(recipe)[0]
     try:

@@ -10,11 +10,12 @@ from finetune.cache.place import run_folder
 from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.precision import choose_dtype
-from finetune.preview.requests import PictureRequest
+from finetune.preview.requests import PictureRequest, resolve_requests
 from finetune.recipe import Recipe
-from finetune.training.components import open_trained_model, require_fitting_buckets, resolve_requests
+from finetune.training.components import open_trained_model
 from finetune.training.encode_plan import Encoding, Warn, plan_encoding
 from finetune.training.pictures import Pictures
+from finetune.training.stops import require_fitting_buckets
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def plan_denoising(recipe: Recipe, pictures: Pictures, accelerator: Accelerator,
     files = open_trained_model(recipe)
     refiner_files = None if recipe.refiner is None else open_model(recipe.refiner, refiner=True)
     geometry = files.geometry()
-    require_fitting_buckets(pictures, geometry.size_multiple)
-    requests = resolve_requests(recipe, geometry)
+    require_fitting_buckets(pictures.used_buckets(), geometry.size_multiple)
+    requests = resolve_requests(recipe.preview.prompts, geometry)
     cache = open_cache(recipe, warn)
     encoding = plan_encoding(recipe, pictures, files, refiner_files, requests, cache, dtype, accelerator, warn)
     encoding.record(run_folder(recipe), accelerator)

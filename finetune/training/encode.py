@@ -19,7 +19,8 @@ from finetune.preview.encode import encode_guidance
 from finetune.preview.requests import PictureRequest
 from finetune.preview.sampling import Guidance
 from finetune.recipe.schema import FullTraining, Recipe
-from finetune.training.encode_plan import Encoding, load_vae, trains_text
+from finetune.training.encode_plan import Encoding, load_vae
+from finetune.training.stops import trains_text
 from imagesets.framing import Frame
 from imagesets.scan import Sample
 

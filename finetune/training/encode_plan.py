@@ -23,7 +23,7 @@ from finetune.cache.opened import OpenCache
 from finetune.cache.text import TextCache
 from finetune.cache.together import any_process
 from finetune.cache.values import MemoryStore
-from finetune.errors import DiskError, RecipeError
+from finetune.errors import DiskError
 from finetune.model.files import ModelFiles
 from finetune.model.frozen_text import text_dtype
 from finetune.model.text_reader import TextReader
@@ -31,8 +31,9 @@ from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
 from finetune.preview.encode import texts_of
 from finetune.preview.requests import PictureRequest
-from finetune.recipe.schema import FullTraining, LoraAdapter, Recipe
+from finetune.recipe.schema import Recipe
 from finetune.training.pictures import Pictures, TrainingPictures
+from finetune.training.stops import require_cacheable_cuts, require_finite_captions, trains_text
 from imagesets.class_captions import class_caption
 from imagesets.framing import Frame
 
@@ -125,13 +126,6 @@ def plan_encoding(
     )
 
 
-def trains_text(recipe: Recipe) -> bool:
-    """Whether a text encoder is trained, by an adapter or by its own weights."""
-    adapter = recipe.adapter
-    assert isinstance(adapter, LoraAdapter | FullTraining), "other kinds have no text"
-    return adapter.text_encoder is not None or adapter.text_encoder_2 is not None
-
-
 def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
     """Whether the moments of all frames fit in the share of free memory that `auto` allows."""
     return _latent_bytes(frames, vae_factor) <= MEMORY_SHARE * psutil.virtual_memory().available
@@ -139,11 +133,7 @@ def latents_fit(frames: Iterable[Frame], vae_factor: int) -> bool:
 
 def _finite_captions(recipe: Recipe, pictures: TrainingPictures) -> list[str]:
     """Return every caption a run can ask for, and where the base is asked what is to stay, every class caption."""
-    if not pictures.has_finite_captions:
-        raise RecipeError(
-            "data.sources.*.wording.variants: got null, which words captions anew at each showing, but frozen text "
-            "encoders encode all captions before the first step. Set variants: 8, or train a text encoder"
-        )
+    require_finite_captions(recipe, pictures)
     prior = recipe.training.prior_preservation
     if prior is None:
         return pictures.captions()
@@ -180,11 +170,7 @@ def _latent_cache(
     if wish == "never":
         return None
     if not pictures.has_finite_frames:
-        if wish == "always":
-            raise RecipeError(
-                "training.cache_latents: got 'always', but data.crop=random cuts every picture anew each time. "
-                "Set data.crops_per_picture=8 or data.crop=center, or training.cache_latents=auto"
-            )
+        require_cacheable_cuts(recipe)
         return None
     device = accelerator.device
     wanted = pictures.frames()

@@ -31,7 +31,7 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
             else None,
             **{f"{severity}s": severities[severity] for severity in SEVERITIES},
         },
-        "findings": [_finding(finding) for finding in inspection.findings],
+        "findings": [finding_as_data(finding) for finding in inspection.findings],
         "buckets": [_bucket(bucket) for bucket in facts.buckets],
         "captions": _captions(inspection),
         "duplicates": {
@@ -43,7 +43,8 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_as_data(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain data; `picture` is the sample's index in the scan."""
     return {
         "kind": finding.kind,
         "severity": finding.severity,

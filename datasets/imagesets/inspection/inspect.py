@@ -44,19 +44,31 @@ def inspect_pictures(
         num_thumbnails: of how many pictures, from the first.
         progress: called with (done, total) as pixels are looked at.
     """
-    facts = _gather(report, plan)
-    if count_tokens is not None and facts.pictures:
-        counted = count_tokens([sample.caption for sample in report.samples])
-        pictures = (replace(picture, tokens=tokens) for picture, tokens in zip(facts.pictures, counted, strict=True))
-        facts = replace(facts, pictures=tuple(pictures))
+    facts = _with_tokens(_gather(report, plan), count_tokens)
     looks = look_at(report.samples, thumbnails, num_thumbnails, progress)
     facts = _with_looks(facts, looks)
     return Inspection(name, facts, _judge(facts), token_source)
 
 
-def find_without_looking(report: ScanReport, plan: TrainingPlan) -> tuple[Finding, ...]:
-    """Return what a scan and a plan alone can tell, ranked: no pixel is read and no token counted."""
-    return _judge(_gather(report, plan))
+def find_without_looking(
+    report: ScanReport, plan: TrainingPlan, count_tokens: CountTokens | None = None
+) -> tuple[Finding, ...]:
+    """Return what a scan and a plan alone can tell, ranked: no pixel is read.
+
+    Args:
+        report: of the scan.
+        plan: what training will do with the samples.
+        count_tokens: counts the tokens of captions; None counts none.
+    """
+    return _judge(_with_tokens(_gather(report, plan), count_tokens))
+
+
+def _with_tokens(facts: SetFacts, count_tokens: CountTokens | None) -> SetFacts:
+    if count_tokens is None or not facts.pictures:
+        return facts
+    counted = count_tokens([picture.sample.caption for picture in facts.pictures])
+    pictures = (replace(picture, tokens=tokens) for picture, tokens in zip(facts.pictures, counted, strict=True))
+    return replace(facts, pictures=tuple(pictures))
 
 
 def _gather(report: ScanReport, plan: TrainingPlan) -> SetFacts:

@@ -12,7 +12,8 @@ from finetune.cache import identity
 from finetune.cache.identity import PartIdentities, hash_weights
 from finetune.errors import RecipeError
 from finetune.model.files import DiffusersFolder
-from finetune.model.miniature import MINIATURE_FOLDER, Miniature
+from finetune.model.geometry import MINIATURE_FOLDER
+from finetune.model.miniature import Miniature
 
 WEIGHTS = {
     "vae": "vae/diffusion_pytorch_model.safetensors",

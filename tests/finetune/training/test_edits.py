@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.model.miniature import MINIATURE_FOLDER, Miniature
+from finetune.model.geometry import MINIATURE_FOLDER
+from finetune.model.miniature import Miniature
 from finetune.model.text_reader import TextReader
 from finetune.model.text_tokens import Reading
 from finetune.training.data import plan_pictures, scan_pictures
