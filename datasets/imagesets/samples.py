@@ -36,6 +36,7 @@ NoteKind = Literal[
     "missing_caption",
     "empty_caption",
     "unused_caption",
+    "unread_caption",
     "animation",
     "duplicate",
     "missing_mask",

@@ -130,9 +130,13 @@ def _notes(sample: Sample, entry: Entry, source: Source) -> list[Note]:
 
 
 def _unused(source: Source, listing: Listing) -> list[Note]:
-    """Name the captions and masks that belong to no picture."""
+    """Name the captions and masks that belong to no picture, and the captions that are not read."""
     text = "there is no picture of this name"
     notes = [Note(source.label, name, "unused_caption", text) for name in listing.unused_captions]
+    notes += [
+        Note(source.label, picture, "unread_caption", f"{file} is not read")
+        for picture, file in listing.unread_captions
+    ]
     return notes + [Note(source.label, name, "unused_mask", text) for name in listing.unused_masks]
 
 

@@ -183,10 +183,13 @@ class Listing:
         entries: in a fixed order.
         ignored: names of what is no picture and was passed over: hidden files, other kinds of files.
         unused_captions: names of caption files without a picture.
+        unread_captions: names of pictures, each with that of the caption file beside it which is not read, as captions
+            come from metadata.
         unused_masks: names of masks without a picture.
     """
 
     entries: tuple[Entry, ...]
     ignored: tuple[str, ...] = ()
     unused_captions: tuple[str, ...] = ()
+    unread_captions: tuple[tuple[str, str], ...] = ()
     unused_masks: tuple[str, ...] = ()

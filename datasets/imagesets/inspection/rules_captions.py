@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from imagesets.inspection.facts import SetFacts
+from imagesets.inspection.facts import InspectedPicture, SetFacts
 from imagesets.inspection.findings import Finding, Item, count_of
 from imagesets.inspection.rules_pictures import item_of
 from imagesets.inspection.strays import StrayCaption
@@ -19,6 +19,7 @@ def _missing(facts: SetFacts) -> Iterator[Finding]:
         ("empty_caption", facts.captions.empty, "an empty caption"),
     ):
         unread = {stray.sample for stray in facts.strays if stray.alone}
+        unread |= {picture.index for picture, _ in _beside_metadata(facts)}
         rest = [index for index in indices if index not in unread]  # those are told with the file that is not read
         bare = [index for index in rest if not facts.report.samples[index].caption]
         triggered = [index for index in rest if facts.report.samples[index].caption]
@@ -65,6 +66,45 @@ def _strays(facts: SetFacts) -> Iterator[Finding]:
             f"If those are the right ones: {_remedy(facts, beside)}; otherwise remove them",
             tuple(_stray_item(facts, stray) for stray in beside),
         )
+
+
+def _metadata_instead(facts: SetFacts) -> Iterator[Finding]:
+    bare = {*facts.captions.missing, *facts.captions.empty}
+    found = _beside_metadata(facts)
+    alone = [pair for pair in found if pair[0].index in bare]
+    beside = [pair for pair in found if pair[0].index not in bare]
+    if alone:
+        yield Finding(
+            "unread_caption",
+            "error",
+            f"{count_of(len(alone), 'picture is', 'pictures are')} trained without the caption that lies beside "
+            f"{'it' if len(alone) == 1 else 'them'}: captions come from metadata, which has none for "
+            f"{'it' if len(alone) == 1 else 'them'}",
+            f"Add {'it' if len(alone) == 1 else 'them'} to the metadata, or read text files too: "
+            f"{_captions_setting(facts, alone, 'auto')}",
+            tuple(item_of(picture, text) for picture, text in alone),
+        )
+    if beside:
+        yield Finding(
+            "other_caption",
+            "warning",
+            f"{count_of(len(beside), 'picture has', 'pictures have')} another caption that is passed over: "
+            "a text file where the metadata file is read",
+            f"If the text files are the right ones: {_captions_setting(facts, beside, 'files')}; otherwise remove them",
+            tuple(item_of(picture, text) for picture, text in beside),
+        )
+
+
+def _beside_metadata(facts: SetFacts) -> list[tuple[InspectedPicture, str]]:
+    """Return pictures with caption files that are not read because captions come from metadata."""
+    texts = {(note.source, note.name): note.text for note in facts.report.notes if note.kind == "unread_caption"}
+    keys = (((picture.sample.source, picture.sample.name), picture) for picture in facts.pictures)
+    return [(picture, texts[key]) for key, picture in keys if key in texts]
+
+
+def _captions_setting(facts: SetFacts, found: Sequence[tuple[InspectedPicture, str]], value: str) -> str:
+    labels = {picture.sample.source for picture, _ in found}
+    return ", ".join(f"{source.key}.captions={value}" for source in facts.plan.sources if source.label in labels)
 
 
 def _stray_item(facts: SetFacts, stray: StrayCaption) -> Item:
@@ -166,6 +206,7 @@ def _short(text: str) -> str:
 CAPTION_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (
     _missing,
     _strays,
+    _metadata_instead,
     _unused,
     _repeated,
     _long,

@@ -63,7 +63,7 @@ def entry_of(
         problem = f"{extension} files are not read: convert it to PNG, JPEG or WebP"
     if problem is None and caption is None:
         try:
-            caption = _read_captions(root, name, found, beside)
+            caption = read_captions(root, name, found, beside)
         except CaptionError as error:
             problem = str(error)
     return Entry(
@@ -82,7 +82,7 @@ def caption_name(name: str, extension: str) -> str:
     return name[: len(name) - len(PurePosixPath(name).suffix)] + extension
 
 
-def _read_captions(root: Path, name: str, found: Found, beside: CaptionFiles) -> str | None:
+def read_captions(root: Path, name: str, found: Found, beside: CaptionFiles) -> str | None:
     """Return the caption beside a picture, or None where there is none.
 
     Raises:

@@ -3,9 +3,11 @@
 Nothing outside the folder is read: links, metadata and captions that lead out are listed, not followed.
 """
 
-from imagesets.errors import NoPicturesError
+from collections.abc import Iterable, Mapping
+
+from imagesets.errors import CaptionError, NoPicturesError
 from imagesets.files import shown_name
-from imagesets.reading.beside import CaptionFiles, entry_of
+from imagesets.reading.beside import CaptionFiles, caption_name, entry_of, read_captions
 from imagesets.reading.folder_metadata import metadata_names, read_metadata
 from imagesets.reading.metadata import MetadataLine
 from imagesets.reading.walk import Found, walk
@@ -33,13 +35,44 @@ def list_folder(source: FolderSource) -> Listing:
             f"({found.num_passed_over} other things in it were passed over"
             f"{'' if source.recursive else ', folders in it are not read: recursive is false'})"
         )
-    others = found.others - beside.found(found) - metadata_names(source, found)
+    unread = _unread(source, pictures, found, lines)
+    others = found.others - beside.found(found) - metadata_names(source, found) - {file for _, file in unread}
     unnamed = set(found.pictures).difference(pictures)
     return Listing(
         entries=tuple(sorted(entries, key=lambda entry: entry.name)),
         ignored=tuple(sorted(map(shown_name, [*found.ignored, *others, *unnamed]))),
         unused_captions=beside.unused(found, found.pictures),
+        unread_captions=tuple((shown_name(picture), shown_name(file)) for picture, file in unread),
     )
+
+
+def _unread(
+    source: FolderSource, pictures: Iterable[str], found: Found, lines: Mapping[str, MetadataLine]
+) -> list[tuple[str, str]]:
+    """Return pictures with caption files beside them that nobody may know are not read, as metadata goes before.
+
+    A metadata file that the source names was chosen in their place. Of captions: metadata so was all that it says.
+    """
+    if source.captions == "files" or source.metadata_file is not None or not lines:
+        return []
+    unread = []
+    for name in pictures:
+        written = None if name not in lines else lines[name].caption
+        if (written is None) != (source.captions == "metadata"):
+            continue
+        for extension in (source.caption_extension, *source.more_caption_extensions):
+            file = caption_name(name, extension)
+            if file in found.others and not _says(source, name, found, extension, written):
+                unread.append((name, file))
+    return unread
+
+
+def _says(source: FolderSource, name: str, found: Found, extension: str, caption: str | None) -> bool:
+    """Whether a file beside a picture says the same as its caption."""
+    try:
+        return read_captions(source.path, name, found, CaptionFiles((extension,), source.keeps_lines)) == caption
+    except CaptionError:
+        return False
 
 
 def _entry(source: FolderSource, name: str, found: Found, beside: CaptionFiles, line: MetadataLine | None) -> Entry:

@@ -1,5 +1,6 @@
 """Every kind of finding is provoked by a folder that has it, and absent from a clean one."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -171,6 +172,21 @@ def unread_text(folder: Path) -> Inspection:
     return inspect(FolderSource(folder, caption_extension=".caption"))
 
 
+def unread_beside_metadata(folder: Path) -> Inspection:
+    lines = [f"{index}.png,a hill of number {index}" for index in range(8) if index != 3]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
+    for path in {*folder.glob("*.txt")} - {folder / "3.txt"}:
+        path.unlink()
+    return inspect(FolderSource(folder, captions="metadata"))
+
+
+def other_than_metadata(folder: Path) -> Inspection:
+    lines = [{"file_name": f"{index}.png", "text": (folder / f"{index}.txt").read_text()} for index in range(7)]
+    lines[5]["text"] = "a hill as the metadata has it"  # the others say the same twice; 7.png has its file alone
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return inspect(folder)
+
+
 def other_caption(folder: Path) -> Inspection:
     (folder / "3.caption").write_text("another description", encoding="utf-8")
     return inspect(folder)
@@ -286,7 +302,9 @@ PROVOKED: list[tuple[Callable[[Path], Inspection], str, str, list[str]]] = [
     (missing_with_trigger, "missing_caption", "note", ["silent.png"]),
     (unread_caption, "unread_caption", "error", ["one.png"]),
     (unread_text, "unread_caption", "error", ["one.png"]),
+    (unread_beside_metadata, "unread_caption", "error", ["3.png"]),
     (other_caption, "other_caption", "warning", ["3.png"]),
+    (other_than_metadata, "other_caption", "warning", ["5.png"]),
     (unused_caption, "unused_caption", "warning", ["nobody.txt"]),
     (repeated_caption, "repeated_caption", "note", ["2.png", "5.png"]),
     (long_caption, "long_caption", "warning", ["4.png"]),
