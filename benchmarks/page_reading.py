@@ -51,6 +51,7 @@ def main() -> None:
         ],
         other="beside",
     )  # fmt: skip
+    print(f"of the opening, {figures['open_cpu']:.2f} s were spent on a processor, the rest waiting for one")
     print(f"an update {figures['update'] * 1e3:.2f} ms, a curve thinned {figures['thin'] * 1e3:.1f} ms")
     print(f"resident: {figures['before']:.0f} MiB before, {figures['opened']:.0f} with the run open")
     described = machine(1)
@@ -118,10 +119,11 @@ def measure(log: Path, updates: int) -> dict[str, float]:
 
     process = psutil.Process()
     figures = {"before": process.memory_info().rss / MIB}
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     reader = RunReader(log.parent)
     state = reader.update().state
     figures["open"] = time.perf_counter() - began
+    figures["open_cpu"] = time.process_time() - began_cpu
     figures["opened"] = process.memory_info().rss / MIB
     began = time.perf_counter()
     thin(state.curve("step"), state.smoothed("loss"), 4000)
