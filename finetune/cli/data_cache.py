@@ -1,6 +1,7 @@
 """`atelier data cache`: encode a recipe's pictures and captions ahead of training, or clear out what nobody uses."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ def run_fill(reference: str, overrides: Sequence[str], *, as_json: bool) -> int:
     if as_json:
         print_json({"recipe": recipe.name, "folder": str(folder), **prepared.counts(), "seconds": round(seconds, 1)})
     else:
-        print(closing_words(recipe, folder, prepared, seconds))
+        print(closing_words(recipe, folder, prepared, seconds, shlex.join(["atelier", "train", reference, *overrides])))
     return 0
 
 
@@ -128,8 +129,8 @@ def preparing(recipe: "Recipe") -> "Callable[..., Prepared]":
 _LABELS = {"text": "captions and prompts", "latents": "pictures in their cuts", "masks": "their masks"}
 
 
-def closing_words(recipe: "Recipe", folder: Path, prepared: "Prepared", seconds: float) -> str:
-    """Say what was done and where it lies."""
+def closing_words(recipe: "Recipe", folder: Path, prepared: "Prepared", seconds: float, next_command: str) -> str:
+    """Say what was done, where it lies, and with which command it is used."""
     counts = prepared.counts()
     lines = []
     for name, label in _LABELS.items():
@@ -145,7 +146,7 @@ def closing_words(recipe: "Recipe", folder: Path, prepared: "Prepared", seconds:
     return "\n".join([
         f"{recipe.name}: {folder} is ready after {format_duration(seconds)} ({size})",
         *lines,
-        f"Next: atelier train {recipe.name} uses it",
+        f"Next, which uses it: {next_command}",
     ])  # fmt: skip
 
 
@@ -208,11 +209,17 @@ def as_lines(found: "Pruning") -> list[str]:
             f"last prepared {when}{note}"
         )
     unused = sum(found.unused_values.values())
-    kinds = " and ".join(f"{count} {name}" for name, count in found.unused_values.items() if count) or "nothing"
-    if found.dry_run:
+    kinds = " and ".join(f"{count} {name}" for name, count in found.unused_values.items() if count)
+    if not unused:
+        lines.append(f"Nothing to remove: all that is there is asked for{_freed(found.freed_bytes)}")
+    elif found.dry_run:
         lines.append(f"Would remove {kinds}, which nobody asks for: {format_bytes(found.unused_bytes)}")
-        if unused:
-            lines.append("Nothing was removed. Without --dry-run it is")
+        lines.append("Nothing was removed. Without --dry-run it is")
     else:
-        lines.append(f"Removed {kinds}, which nobody asked for; {format_bytes(found.freed_bytes)} are free again")
+        lines.append(f"Removed {kinds}, which nobody asked for{_freed(found.freed_bytes)}")
     return lines
+
+
+def _freed(num_bytes: int) -> str:
+    """Say how much was freed, which may be what a stopped build has left."""
+    return f"; {format_bytes(num_bytes)} are free again" if num_bytes else ""

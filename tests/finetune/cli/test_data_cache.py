@@ -61,6 +61,9 @@ def test_encodes_once_and_says_what_it_did(capsys: pytest.CaptureFixture[str]) -
     assert edited["text"] == {"wanted": 4, "encoded": 1}
     assert main(["data", "cache", "small.yaml"]) == 0
     printed = capsys.readouterr().out
+    assert printed.endswith("Next, which uses it: atelier train small.yaml\n")
+    assert main(["data", "cache", "training.steps=2", "small.yaml", "purpose=two words"]) == 0
+    assert capsys.readouterr().out.endswith("atelier train small.yaml training.steps=2 'purpose=two words'\n")
     assert "captions and prompts    0 encoded, 4 were there" in printed
     assert "pictures in their cuts  0 encoded, 5 were there" in printed
     assert str(Path("out/_cache")) in printed
@@ -120,6 +123,9 @@ def test_pruning_by_a_recipes_name_finds_out_what_it_asks_for_now(capsys: pytest
     printed = capsys.readouterr().out
     assert "Removed 5 latents and 1 text, which nobody asked for" in printed
     assert "wide" in printed
+    for again in (words, [*words, "--dry-run"]):
+        assert main(["data", "cache", *again]) == 0
+        assert capsys.readouterr().out.endswith("\nNothing to remove: all that is there is asked for\n")
     kept = _json(capsys, "small.yaml")
     assert (kept["latents"]["encoded"], kept["text"]["encoded"]) == (0, 1), "the new caption was never encoded"
 
