@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from finetune.errors import AtelierError, RecipeError
+from finetune.errors import AtelierError, DiskError, RecipeError
 from finetune.run.durable import disk_errors
 from finetune.run.events import read_events
 
@@ -46,16 +46,30 @@ class RunFolder:
             DiskError: it cannot be made.
         """
         run = cls(Path(path))
-        if run.has_begun():
-            raise RecipeError(
-                f"{run.path}: already holds a run. Continue it with --resume, or give this one another name: name=…"
-            )
+        run.require_unbegun()
         if run.path.exists() and not run.holds_run() and (not run.path.is_dir() or run._foreign_names()):
             raise RecipeError(f"{run.path}: exists and is no run folder. Give the run another name: name=…")
-        with disk_errors(run.path):
-            for folder in (run.commands, run.checkpoints, run.previews, run.exports):
-                folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with disk_errors(run.path):
+                for folder in (run.commands, run.checkpoints, run.previews, run.exports):
+                    folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a file where a folder should be, or a file system that makes none, as /proc
+            raise DiskError(
+                f"{run.path}: this folder cannot be made: {error.strerror or error}. Set output_dir to a folder that "
+                "you may write"
+            ) from error
         return run
+
+    def require_unbegun(self) -> None:
+        """Refuse a folder in which a run has begun. Only under the lock does it stay so.
+
+        Raises:
+            RecipeError: one has.
+        """
+        if self.has_begun():
+            raise RecipeError(
+                f"{self.path}: already holds a run. Continue it with --resume, or give this one another name: name=…"
+            )
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":

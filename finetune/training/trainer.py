@@ -109,6 +109,8 @@ def _recording(
     path = Path(recipe.output_dir).expanduser() / recipe.name
     run = RunFolder.open(path) if resume else RunFolder.create(path)
     with run.lock():
+        if not resume:
+            run.require_unbegun()  # another may have trained here between the folder and the lock
         changed = require_same_training(run, recipe) if resume and run.has_begun() else []
         write_text(run.recipe, dump_recipe(recipe))
         with EventLog(run.events) as log:
@@ -202,6 +204,12 @@ def _restore(recorder: Recorder, state: TrainingState[Task], *, resume: bool) ->
             recorder.warn("there is no whole checkpoint; training starts from the first step")
         return
     restore_state(state, checkpoint)
+    if state.global_step >= state.total_steps:
+        recorder.warn(
+            f"nothing is trained: the run has taken {state.global_step} steps, and training.steps is "
+            f"{state.total_steps}. It is exported as it is. To go on: --resume training.steps=…, above "
+            f"{state.global_step}"
+        )
     changed = differences(checkpoint.extra["environment"], recorder.environment)
     changed += [f"the {name} changed" for name in differing(checkpoint.extra["inputs"], recorder.inputs)]
     if changed:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.errors import AtelierError, RecipeError
+from finetune.errors import AtelierError, DiskError, RecipeError
 from finetune.run.folder import RunFolder
 
 
@@ -70,3 +70,16 @@ def test_one_writer_and_the_lock_ends_with_a_killed_process(tmp_path: Path) -> N
     with run.lock():
         assert run.is_locked()
     assert not run.is_locked()
+
+
+@pytest.mark.parametrize("name", ["cat", "below/cat"])
+def test_a_folder_that_cannot_be_made_is_a_trouble_of_the_disk_and_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match=r"cat: this folder cannot be made: .*Set output_dir"):
+        RunFolder.create(tmp_path / "file" / name)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc here")
+def test_a_file_system_that_makes_no_folders_is_named() -> None:
+    with pytest.raises(DiskError, match="/proc/x/cat: this folder cannot be made"):
+        RunFolder.create("/proc/x/cat")
