@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from imagesets.inspection import Inspection, TrainingPlan
 
 _DATASET_FILES = (".parquet", ".arrow")
+_LOOKED_AT_BYTES = 4096
+"""How much of a file is looked at for zeros, which no text has."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE_OR_RECIPE",
-        help="a folder of pictures, sample:NAME, a parquet file, a dataset_config of kohya's; or a recipe's path, a "
+        help="a folder of pictures, of tar shards or parquet files, or one such file, sample:NAME, a dataset_config of "
+        "kohya's; or a recipe's path, a "
         "run's folder, a shipped name",
     )
     parser.add_argument(
@@ -108,9 +111,14 @@ def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool
 
 
 def source_meant(reference: str) -> dict[str, str] | None:
-    """Return the settings of the source of pictures that a word means; None where it can only be a recipe."""
+    """Return the settings of the source of pictures that a word means; None where it can only be a recipe.
+
+    Raises:
+        RecipeError: it is a file that is neither.
+    """
     from imagesets.reading.kohya import looks_like_kohyas
     from imagesets.reading.kohya_config import looks_like_config
+    from imagesets.reading.webdataset import SHARD_ENDINGS
 
     path = Path(reference).expanduser()
     if reference.startswith("sample:"):
@@ -119,11 +127,58 @@ def source_meant(reference: str) -> dict[str, str] | None:
         return {"kind": "huggingface", "name": str(path)}
     if looks_like_config(path):
         return {"kind": "kohya_config", "path": str(path)}
+    if path.is_file():
+        if path.name.lower().endswith(SHARD_ENDINGS):
+            return {"kind": "webdataset", "path": str(path)}
+        require_no_picture(path)
     if not path.is_dir() or (path / "recipe.yaml").is_file():
         return None
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return {"kind": "huggingface", "name": str(path)}
-    return {"kind": "kohya" if looks_like_kohyas(path) else "folder", "path": str(path)}
+    if looks_like_kohyas(path):
+        return {"kind": "kohya", "path": str(path)}
+    kind = kind_by_endings(path)
+    return {"kind": kind, "name" if kind == "huggingface" else "path": str(path)}
+
+
+def kind_by_endings(folder: Path) -> str:
+    """Return 'webdataset' for a folder of shards, 'huggingface' for one of parquet files, else 'folder'."""
+    from imagesets.errors import SourceError
+    from imagesets.reading.folder import other_kind
+    from imagesets.reading.walk import walk
+    from imagesets.reading.webdataset import SHARD_ENDINGS
+
+    endings = (*SHARD_ENDINGS, *_DATASET_FILES)
+    try:
+        near = [*folder.iterdir(), *folder.glob("*/*")] if (folder / "data").is_dir() else [*folder.iterdir()]
+        if not any(path.name.lower().endswith(endings) for path in near):
+            return "folder"  # without going through all of it
+        return other_kind(walk(folder, recursive=True)) or "folder"
+    except (OSError, SourceError):
+        return "folder"  # whose reader says what is wrong with it
+
+
+def require_no_picture(path: Path) -> None:
+    """Refuse a file that is plainly no recipe.
+
+    Raises:
+        RecipeError: with what to give instead.
+    """
+    from finetune.errors import RecipeError
+    from imagesets.decoding import PICTURE_LIKE
+
+    if path.suffix.lower() in PICTURE_LIKE:
+        raise RecipeError(f"{path} is a picture. Give the folder that it lies in: {path.parent}")
+    try:
+        with path.open("rb") as file:
+            is_binary = b"\0" in file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return  # the recipe's reader says so
+    if is_binary:
+        raise RecipeError(
+            f"{path} is neither a recipe nor a source of pictures. Give a folder of pictures, a .parquet, .arrow or "
+            ".tar file, a dataset_config of kohya's, or a recipe"
+        )
 
 
 def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) -> "Inspection":

@@ -4,14 +4,19 @@ Nothing outside the folder is read: links, metadata and captions that lead out a
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from imagesets.errors import CaptionError, NoPicturesError
+from imagesets.errors import CaptionError, NoPicturesError, SourceError
 from imagesets.files import shown_name
 from imagesets.reading.beside import CaptionFiles, caption_name, entry_of, read_captions
 from imagesets.reading.folder_metadata import metadata_names, read_metadata
-from imagesets.reading.metadata import MetadataLine
+from imagesets.reading.metadata import METADATA_FILES, MetadataLine
 from imagesets.reading.walk import Found, walk
+from imagesets.reading.webdataset import SHARD_ENDINGS
 from imagesets.sources import Entry, FolderSource, Listing
+
+OtherKind = Literal["webdataset", "huggingface"]
 
 
 def list_folder(source: FolderSource) -> Listing:
@@ -30,6 +35,7 @@ def list_folder(source: FolderSource) -> Listing:
     entries = [_entry(source, name, found, beside, lines.get(name)) for name in pictures]
     entries += [Entry(shown_name(name), problem=reason) for name, reason in (found.problems | problems).items()]
     if not entries:
+        _require_no_other_kind(root, found)
         raise NoPicturesError(
             f"the folder of pictures {root.absolute()} holds no JPEG, PNG or WebP file "
             f"({found.num_passed_over} other things in it were passed over"
@@ -44,6 +50,31 @@ def list_folder(source: FolderSource) -> Listing:
         unused_captions=beside.unused(found, found.pictures),
         unread_captions=tuple((shown_name(picture), shown_name(file)) for picture, file in unread),
     )
+
+
+def _require_no_other_kind(root: Path, found: Found) -> None:
+    """Say how what lies in a folder without pictures is read, where it is known.
+
+    Raises:
+        SourceError: it holds what another kind of source reads.
+    """
+    kind = other_kind(found)
+    if kind is not None:
+        what, setting = {"webdataset": ("tar shards", "path"), "huggingface": ("a dataset in tables", "name")}[kind]
+        raise SourceError(
+            f"the folder of pictures {root.absolute()} holds no pictures, but {what}: take the kind of source that "
+            f"reads them, {{kind: {kind}, {setting}: {root}}}"
+        )
+
+
+def other_kind(found: Found) -> OtherKind | None:
+    """Return the kind of source that reads a folder without pictures, by the endings of what lies in it."""
+    names = [name for name in found.others if PurePosixPath(name).name not in METADATA_FILES]
+    if found.pictures or found.problems:
+        return None
+    if any(name.lower().endswith(SHARD_ENDINGS) for name in names):
+        return "webdataset"
+    return "huggingface" if any(name.lower().endswith((".parquet", ".arrow")) for name in names) else None
 
 
 def _unread(

@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 2**20
 MAX_JSON_BYTES = 2**20
 
 _BLOCK = tarfile.BLOCKSIZE
-_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Of shards; all but the first are compressed, and refused by name rather than passed over."""
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -76,10 +76,10 @@ def shard_addresses(source: WebDatasetSource) -> list[str]:
     Raises:
         SourceError: there is none, or a name is not a tar file's.
     """
-    addresses = expand(source.path, _ENDINGS)
+    addresses = expand(source.path, SHARD_ENDINGS)
     for address in addresses:
         name = name_of(address)
-        if name.endswith(_ENDINGS[1:]):
+        if name.endswith(SHARD_ENDINGS[1:]):
             raise SourceError(
                 f"{shown_address(address)} is compressed, which keeps it from being read at any place; pictures are "
                 "compressed already. Unpack the shard: gunzip, bunzip2, unxz or zstd -d"

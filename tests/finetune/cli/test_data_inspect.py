@@ -155,7 +155,9 @@ def test_no_line_is_wider_than_a_narrow_terminal(
     assert "[bold]long" in printed
 
 
-def test_what_a_word_means(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_word_means(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("schema_version: 1")
@@ -166,6 +168,25 @@ def test_what_a_word_means(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert source_meant("quickstart") is None
     assert source_meant("run") is None
     assert source_meant("nothing.yaml") is None
+    for name in ("tars/a-0.tar", "rows/data/train-0.parquet", "both/a.png", "both/old.tar", "named/metadata.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0")
+    assert source_meant("tars") == {"kind": "webdataset", "path": "tars"}
+    assert source_meant("tars/a-0.tar") == {"kind": "webdataset", "path": "tars/a-0.tar"}
+    assert source_meant("rows") == {"kind": "huggingface", "name": "rows"}
+    assert source_meant("both") == {"kind": "folder", "path": "both"}
+    assert source_meant("named") == {"kind": "folder", "path": "named"}
+    with pytest.raises(RecipeError, match=r"is a picture\. Give the folder that it lies in: both"):
+        source_meant("both/a.png")
+    (tmp_path / "program").write_bytes(b"ELF\0\1")
+    with pytest.raises(RecipeError, match="neither a recipe nor a source of pictures"):
+        source_meant("program")
+    capsys.readouterr()
+    assert main(["check", "quickstart", "data.sources.0.path=tars"]) == DataError.exit_code
+    told = capsys.readouterr().err
+    assert "tar shards" in told
+    assert f"{{kind: webdataset, path: {tmp_path / 'tars'}}}" in told
+    assert "Name the pictures" not in told
     assert main(["data", "inspect", "no-such-thing"]) == RecipeError.exit_code
     assert main(["data", "inspect", str(folder), "data.crops=random"]) == RecipeError.exit_code
 
