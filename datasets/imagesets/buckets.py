@@ -1,6 +1,7 @@
 """Which sizes pictures are trained at, and which of them a picture takes. Sizes are (height, width) in pixels."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import overload
@@ -49,7 +50,8 @@ def generated_buckets(resolution: int, step: int, max_aspect: float) -> tuple[Si
     square = resolution // step * step
     pairs = {(square, square)}
     pairs |= {(short, area // short // step * step) for short in range(step, square + 1, step)}
-    longest = max(long for _, long in pairs)
+    # Longer sides than this are too long for their short ones, and may be millions.
+    longest = min(max(long for _, long in pairs), math.ceil(resolution * math.sqrt(max_aspect)))
     pairs |= {(area // long // step * step, long) for long in range(square, longest + 1, step)}
     fitting = {(short, long) for short, long in pairs if short > 0 and short <= long <= max_aspect * short}
     return tuple(sorted(fitting | {(long, short) for short, long in fitting}))

@@ -17,6 +17,7 @@ from finetune.recipe.base import (
     NonEmptyText,
     NumberAboveZero,
     ProbabilityBelowOne,
+    Rank,
     Settings,
     before,
 )
@@ -42,7 +43,7 @@ TextTargets = Annotated[
 class UNetLora(Settings):
     """The adapter on the U-Net, which draws the picture."""
 
-    rank: Count = 16
+    rank: Rank = 16
     """The width of the low-rank update. More can hold more, also the noise of the pictures; the file grows with it."""
     alpha: NumberAboveZero | None = None
     """The update is scaled by alpha / rank; null means equal to rank, a scale of 1."""
@@ -61,7 +62,7 @@ attention+feedforward+convolutions (788), or a list of patterns: the end of a mo
 class TextLora(Settings):
     """The adapter on a text encoder, which reads the caption."""
 
-    rank: Count = 8
+    rank: Rank = 8
     """The width of the low-rank update; text encoders need less than the U-Net."""
     alpha: NumberAboveZero | None = None
     """The update is scaled by alpha / rank; null means equal to rank, a scale of 1."""

@@ -79,11 +79,19 @@ NO_ADDRESS = AfterValidator(_refuse_address)
 _WHOLE = BeforeValidator(_whole_float_to_int)
 
 Text = Annotated[str, Strict(), Needs("text")]
+LineOfText = Annotated[
+    str, Strict(), StringConstraints(pattern=r"^[^\n\v\f\r\x1c-\x1e\x85\u2028\u2029]*$"), Needs("text on one line")
+]
 NonEmptyText = Annotated[str, Strict(), MinLen(1), Needs("text that is not empty")]
 Flag = Annotated[bool, Strict(), Needs("true or false")]
 
 Count = Annotated[int, Strict(), Ge(1), _WHOLE, Needs("a whole number of 1 or more")]
 CountOrZero = Annotated[int, Strict(), Ge(0), _WHOLE, Needs("a whole number of 0 or more")]
+# Larger than anything that is meant, so that a slip of the keyboard is told and does not fill the memory.
+Repeats = Annotated[int, Strict(), Ge(1), Le(100_000), _WHOLE, Needs("a whole number from 1 to 100,000")]
+Steps = Annotated[int, Strict(), Ge(1), Le(10**9), _WHOLE, Needs("a whole number from 1 to 1,000,000,000")]
+Rank = Annotated[int, Strict(), Ge(1), Le(4096), _WHOLE, Needs("a whole number from 1 to 4096")]
+Resolution = Annotated[int, Strict(), Ge(1), Le(16_384), _WHOLE, Needs("a whole number from 1 to 16384")]
 Seed = Annotated[int, Strict(), Ge(0), Le(2**63 - 1), _WHOLE, Needs("a whole number from 0 to 2^63 - 1")]
 Timestep = Annotated[int, Strict(), Ge(0), Le(999), _WHOLE, Needs("a whole number from 0 to 999")]
 
@@ -94,7 +102,7 @@ Probability = Annotated[float, Strict(), Ge(0), Le(1), Needs("a number from 0 to
 ProbabilityBelowOne = Annotated[float, Strict(), Ge(0), Lt(1), Needs("a number from 0 up to, not including, 1")]
 FractionAboveZero = Annotated[float, Strict(), Gt(0), Le(1), Needs("a number above 0 and at most 1")]
 FractionInside = Annotated[float, Strict(), Gt(0), Lt(1), Needs("a number between 0 and 1, neither of them")]
-AspectRatio = Annotated[float, Strict(), Ge(1), Needs("a number of 1 or more")]
+AspectRatio = Annotated[float, Strict(), Ge(1), Le(100), Needs("a number from 1 to 100")]
 Score = Annotated[float, Strict(), Ge(0), Le(10), Needs("a number from 0 to 10")]
 
 RunName = Annotated[

@@ -6,7 +6,7 @@ from annotated_types import MinLen
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from finetune.recipe.base import AspectRatio, Count, DefaultKind, Needs, PictureSize, Settings, before
+from finetune.recipe.base import AspectRatio, Count, DefaultKind, Needs, PictureSize, Resolution, Settings, before
 
 
 class PaperBuckets(Settings):
@@ -28,7 +28,7 @@ class GeneratedBuckets(Settings):
 
     kind: Literal["generated"] = "generated"
     """Cut pictures to sizes worked out from the three settings below."""
-    resolution: Count = 1024
+    resolution: Resolution = 1024
     """The side, in pixels, of the square whose area every size keeps to."""
     step: Count = 64
     """Heights and widths are multiples of this many pixels. SDXL's VAE divides sizes by 8: use a multiple of 8."""

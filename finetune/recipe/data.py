@@ -9,15 +9,16 @@ from finetune.recipe.base import (
     Colour,
     Count,
     Flag,
+    LineOfText,
     Needs,
     NonEmptyText,
     NumberAboveZero,
     NumberOrZero,
     PathText,
     Probability,
+    Repeats,
     Score,
     Settings,
-    Text,
 )
 from finetune.recipe.buckets import Buckets, PaperBuckets
 from finetune.recipe.mask import FileMask, Mask
@@ -43,9 +44,9 @@ DatasetName = Annotated[
 class _SourceOptions(Settings):
     """What every kind of source has; not chosen by itself."""
 
-    repeats: Count = 1
+    repeats: Repeats = 1
     """How often each picture of this source is seen in an epoch; raise it to balance a small source against a large."""
-    trigger: Text = ""
+    trigger: LineOfText = ""
     """A word put before each caption that does not have it; the word that calls up what was learned."""
     wording: Wording | None = None
     """How captions are worded anew for each showing: tags shuffled or dropped, wildcards; null leaves them alone."""

@@ -12,12 +12,13 @@ from finetune.recipe.base import (
     DefaultKind,
     Flag,
     FractionInside,
+    LineOfText,
     Number,
     NumberAboveZero,
     NumberOrZero,
     Probability,
     Settings,
-    Text,
+    Steps,
     Timestep,
     before,
 )
@@ -209,7 +210,7 @@ class PriorPreservation(Settings):
 
     weight: NumberAboveZero = 1.0
     """What the distance from the base counts beside the loss; both are weighted alike over the timesteps."""
-    class_word: Text = ""
+    class_word: LineOfText = ""
     """What a source's trigger is replaced by in the captions the base is asked with: what the trigger is one of, as \
 `dog`. Empty takes the trigger out; a caption without one stays as it is."""
 
@@ -217,7 +218,7 @@ class PriorPreservation(Settings):
 class Training(Settings):
     """How long and how it is trained."""
 
-    steps: Count = 1000
+    steps: Steps = 1000
     """How many optimizer steps are taken; each sees global_batch_size pictures."""
     micro_batch_size: Count = 1
     """How many pictures are in memory at once on each device."""

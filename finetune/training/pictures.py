@@ -16,6 +16,9 @@ from imagesets.scan import Sample
 
 Size = tuple[int, int]
 
+MAX_SHOWINGS = 20_000_000
+"""How many an epoch may have: its plan takes some tens of bytes for each."""
+
 
 @dataclass(frozen=True)
 class PlannedSample:
@@ -121,6 +124,7 @@ class TrainingPictures:
     def __post_init__(self) -> None:
         if not self.samples:
             raise DataError("there is no picture to train on. Give a folder with JPEG, PNG or WebP files.")
+        _require_bounded_epoch(self.samples)
         object.__setattr__(self, "_assigned", _assigned(self.samples, self.buckets))
         object.__setattr__(self, "_plans", {})
         # Every epoch has as many batches; asking the plan at each step would drop the epoch's own from memory.
@@ -238,6 +242,16 @@ class TrainingPictures:
             repeats = np.fromiter((sample.repeats for sample in self.samples), np.int64, len(self.samples))
             plans[epoch] = epoch_plan(self.assigned, repeats, self.micro_batch_size, self.seed, epoch)
         return plans[epoch]
+
+
+def _require_bounded_epoch(samples: Sequence[Sample]) -> None:
+    showings = sum(sample.repeats for sample in samples)
+    if showings > MAX_SHOWINGS:
+        most = max(sample.repeats for sample in samples)
+        raise DataError(
+            f"an epoch shows {showings:,} pictures ({len(samples):,}, repeated up to {most:,} times); at most "
+            f"{MAX_SHOWINGS:,} are planned at once. Give sources fewer repeats: data.sources.0.repeats=1"
+        )
 
 
 def _assigned(samples: Sequence[Sample], buckets: Sequence[Size]) -> AssignedBuckets:

@@ -17,11 +17,11 @@ data:
 
 # What is appended to BASE (so its first line is line 6), then what the one problem must begin with and contain.
 ADDED = {
-    "zero rank": ("adapter:\n  unet:\n    rank: 0", "8: adapter.unet.rank: got 0, needs a whole number of 1 or more"),
+    "zero rank": ("adapter:\n  unet:\n    rank: 0", "8: adapter.unet.rank: got 0, needs a whole number from 1 to 4096"),
     "fraction of a rank": ("adapter: {unet: {rank: 1.5}}", "6: adapter.unet.rank: got 1.5, needs a whole number"),
-    "number in quotes": ("training: {steps: '100'}", "6: training.steps: got '100', needs a whole number of 1 or more"),
-    "true for a number": ("training: {steps: true}", "6: training.steps: got true, needs a whole number of 1 or more"),
-    "nothing for a number": ("training:\n  steps:", "7: training.steps: got null, needs a whole number of 1 or more"),
+    "number in quotes": ("training: {steps: '100'}", "6: training.steps: got '100', needs a whole number from 1 to"),
+    "true for a number": ("training: {steps: true}", "6: training.steps: got true, needs a whole number from 1 to"),
+    "nothing for a number": ("training:\n  steps:", "7: training.steps: got null, needs a whole number from 1 to"),
     "not a number": ("training: {max_grad_norm: .nan}", "6: training.max_grad_norm: got .nan, needs a number above 0"),
     "infinite": ("preview: {guidance_scale: .inf}", "6: preview.guidance_scale: got .inf, needs a number of 0 or more"),
     "negative rate": (

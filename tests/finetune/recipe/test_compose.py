@@ -204,7 +204,10 @@ class TestOverrides:
             ("training.steps", "override 'training.steps': needs the form key.path=value"),
             ("=3", "override '=3': needs the form key.path=value"),
             ("training..steps=3", "override 'training..steps=3': needs the form key.path=value"),
-            ("training.steps=x", "override 'training.steps=x': training.steps: got 'x', needs a whole number of 1 or"),
+            (
+                "training.steps=x",
+                "override 'training.steps=x': training.steps: got 'x', needs a whole number from 1 to",
+            ),
             ("training.steps.more=1", "override 'training.steps.more=1': training.steps: got a mapping, needs a whole"),
             ("trainin.steps=1", "override 'trainin.steps=1': trainin: unknown key. Did you mean 'training'?"),
             ("data.sources.x.path=1", "override 'data.sources.x.path=1': data.sources.x: got 'x', needs an entry of"),

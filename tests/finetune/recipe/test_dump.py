@@ -13,17 +13,20 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 NUMBERS = st.floats(min_value=1e-12, max_value=1e12, allow_nan=False)
 
 
+LINE = TEXT.map(lambda text: " ".join(text.splitlines()))
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     prompt = st.fixed_dictionaries({"prompt": TEXT, "negative_prompt": TEXT, "seed": st.integers(0, 2**63 - 1)})
-    rank, rate = st.integers(1, 10**6), NUMBERS
+    rank, rate = st.integers(1, 4096), NUMBERS
     data: dict[str, Any] = {
         "schema_version": 1,
         "name": "x",
         "purpose": draw(TEXT),
         "seed": draw(st.integers(0, 2**63 - 1)),
         "model": {"kind": "miniature"},
-        "data": {"sources": [{"kind": "folder", "path": draw(TEXT).replace("\0", "") or "x", "trigger": draw(TEXT)}]},
+        "data": {"sources": [{"kind": "folder", "path": draw(TEXT).replace("\0", "") or "x", "trigger": draw(LINE)}]},
         "adapter": {"unet": {"rank": draw(rank), "learning_rate": draw(rate), "alpha": draw(st.none() | rate)}},
         "preview": {"prompts": draw(st.lists(prompt | TEXT, max_size=3))},
         "export": {"title": draw(TEXT), "author": draw(TEXT)},

@@ -96,7 +96,7 @@ def test_batches_are_checked_in_python_too() -> None:
 def test_help_is_found_by_key() -> None:
     by_key = {field.key: field for field in describe_fields()}
     rank = by_key["adapter.unet.rank"]
-    assert (rank.type, rank.default) == ("a whole number of 1 or more", "16")
+    assert (rank.type, rank.default) == ("a whole number from 1 to 4096", "16")
     assert rank.help.startswith("The width of the low-rank update.")
     assert by_key["data.sources.*.path"].default == "required"
     assert {field.kind for field in describe_fields("training.optimizer.d_coef")} == {"prodigy"}
