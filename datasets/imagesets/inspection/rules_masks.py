@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from imagesets.inspection.facts import InspectedPicture, SetFacts
 from imagesets.inspection.findings import Finding, Item, count_of
 from imagesets.inspection.rules_pictures import item_of
+from imagesets.masks import BESIDE
 
 MIN_SHARE = 0.02
 """A mask that keeps less of a picture is probably the wrong way round, or of another picture."""
 MAX_SHARE = 0.99
 """A mask that keeps more of a picture hardly does anything."""
+MASK_ENDINGS = ("-masklabel", "_masklabel", "-mask", "_mask", ".mask")
+"""How tools end the names of masks beside pictures, before the file's own ending and in whatever letters."""
 
 
 def share_in_words(picture: InspectedPicture) -> str:
@@ -58,6 +61,35 @@ def _unused(facts: SetFacts) -> Iterator[Finding]:
         )
 
 
+def _taken_for_pictures(facts: SetFacts) -> Iterator[Finding]:
+    by_stem = {(picture.sample.source, _stem(picture)): picture for picture in facts.pictures}
+    found = []
+    for picture in facts.pictures:
+        stem = _stem(picture)
+        ending = next((ending for ending in MASK_ENDINGS if stem.endswith(ending)), None)
+        other = None if ending is None else by_stem.get((picture.sample.source, stem.removesuffix(ending)))
+        if other is not None:
+            found.append((picture, other))
+    if found:
+        labels = {picture.sample.source for picture, _ in found}
+        keys = [f"{source.key}.mask" for source in facts.plan.sources if source.label in labels]
+        yield Finding(
+            "mask_as_picture",
+            "warning",
+            f"{count_of(len(found), 'picture is', 'pictures are')} named as a mask of another and trained on as a "
+            "picture",
+            f"If {'it is a mask' if len(found) == 1 else 'they are masks'}, let its name end as "
+            f"{' and '.join(keys) or 'the mask setting'} says ({{kind: files}} takes {BESIDE}, in small letters), or "
+            "remove it",
+            tuple(item_of(picture, f"looks like a mask of {other.sample.name}") for picture, other in found),
+        )
+
+
+def _stem(picture: InspectedPicture) -> str:
+    """Return a picture's path without its ending, in small letters."""
+    return picture.sample.name.rpartition(".")[0].casefold()
+
+
 def _keeps_little(facts: SetFacts) -> Iterator[Finding]:
     little = sorted((share, picture.index) for share, picture in _masked(facts) if share < MIN_SHARE)
     if little:
@@ -85,4 +117,10 @@ def _keeps_all(facts: SetFacts) -> Iterator[Finding]:
         )
 
 
-MASK_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (_missing, _unused, _keeps_little, _keeps_all)
+MASK_RULES: tuple[Callable[[SetFacts], Iterator[Finding]], ...] = (
+    _missing,
+    _unused,
+    _taken_for_pictures,
+    _keeps_little,
+    _keeps_all,
+)

@@ -114,6 +114,14 @@ def unused_mask(folder: Path) -> Inspection:
     return inspect(FolderSource(folder, mask=FileMask()))
 
 
+def masks_missed(folder: Path) -> Inspection:
+    save(folder, "3-Masklabel.png", photo(50), "a")  # a capital M
+    save(folder, "5_mask.jpg", photo(51), "b")
+    save(folder, "gone_mask.png", photo(52, 96, 160), "c")  # of no picture: it may be one of a mask
+    save(folder, "a_mask_of_wood.png", photo(53, 96, 160), "d")
+    return inspect(folder)
+
+
 def mask_keeps_little(folder: Path) -> Inspection:
     mask_file(masked_folder(folder), "1", (0, 0, 5, 5))
     mask_file(folder, "3", (0, 0, 4, 4))
@@ -292,6 +300,7 @@ PROVOKED: list[tuple[Callable[[Path], Inspection], str, str, list[str]]] = [
     (animation, "animation", "note", ["moving.webp"]),
     (see_through, "see_through", "note", ["glass.png"]),
     (missing_mask, "missing_mask", "warning", ["2.png"]),
+    (masks_missed, "mask_as_picture", "warning", ["3-Masklabel.png", "5_mask.jpg"]),
     (unused_mask, "unused_mask", "warning", ["gone-masklabel.png"]),
     (mask_keeps_little, "mask_keeps_little", "warning", ["3.png", "1.png"]),
     (mask_keeps_all, "mask_keeps_all", "note", ["1.png"]),
