@@ -4,6 +4,7 @@ A dataset may name files rather than hold them; of a local one only files of its
 the hub only files of the library's cache: the library itself follows links anywhere.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from imagesets.sources import Entry, HuggingFaceSource, Listing
 
 _SAVED_SHARDS = 64
 """Into how many parts a saved dataset, which has one, is divided when it is streamed: they are taken in any order."""
+
+_MAY_BE_PICTURES = ("string", "large_string", "binary", "large_binary")
+"""Plain columns that the library takes for pictures: names of files, and files."""
 
 _LOCAL_FILES = {".parquet": "parquet", ".arrow": "arrow"}
 
@@ -102,6 +106,11 @@ def stream_rows(source: HuggingFaceSource) -> RowStream:
 
 
 def _require_columns(source: HuggingFaceSource, columns: Sequence[str]) -> None:
+    if source.image_column == source.caption_column:
+        raise SourceError(
+            f"the dataset {source.name!r}: image_column and caption_column are both {source.image_column!r}. Its "
+            f"columns: {', '.join(sorted(columns))}"
+        )
     for key, column in (("image_column", source.image_column), ("caption_column", source.caption_column)):
         if column not in columns:
             raise SourceError(
@@ -140,7 +149,7 @@ def _load(source: HuggingFaceSource, local: Path | None, *, streaming: bool = Fa
     if local is not None and source.revision is not None:
         raise SourceError(f"the dataset {source.name!r} lies on this machine and has no revision {source.revision!r}")
     options: dict[str, Any] = {"name": source.config_name, "split": source.split, "streaming": streaming}
-    with _said_in_words(source):
+    with _said_in_words(source), _quietly():
         if local is None:
             return datasets.load_dataset(source.name, revision=source.revision, **options)
         if local.is_file():
@@ -168,6 +177,23 @@ def _said_in_words(source: HuggingFaceSource) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the libraries' bars, and each of their attempts at the network, off the terminal; what fails is raised."""
+    import datasets
+
+    hub = logging.getLogger("huggingface_hub")
+    level, shows_bars = hub.level, not datasets.are_progress_bars_disabled()
+    hub.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if shows_bars:
+            datasets.enable_progress_bars()
+
+
 def _saved_split(source: HuggingFaceSource, saved: Any) -> Any:
     """Return the split of what `save_to_disk` wrote: splits by name, or a single one.
 
@@ -191,18 +217,30 @@ def _saved_split(source: HuggingFaceSource, saved: Any) -> Any:
 
 
 def _as_bytes(source: HuggingFaceSource, table: Any, *others: str) -> Any:
-    """Keep the library from decoding the pictures; leave out all columns but theirs and some others."""
+    """Keep the library from decoding the pictures; leave out all columns but theirs and some others.
+
+    Raises:
+        SourceError: the column holds something else.
+    """
     import datasets
 
+    kind = (table.features or {}).get(source.image_column)
+    if isinstance(kind, datasets.Value) and kind.dtype not in _MAY_BE_PICTURES:
+        # A stream would say so at its first row, and in other words.
+        raise _no_pictures(source, kind)
     try:
         return table.select_columns([source.image_column, *others]).cast_column(
             source.image_column, datasets.Image(decode=False)
         )
     except (TypeError, ValueError, RuntimeError) as error:  # pyarrow's "not implemented" is a RuntimeError
-        kind = table.features[source.image_column]
-        raise SourceError(
-            f"the column {source.image_column!r} of the dataset {source.name!r} holds no pictures, but {kind}"
-        ) from error
+        raise _no_pictures(source, kind) from error
+
+
+def _no_pictures(source: HuggingFaceSource, kind: object) -> SourceError:
+    return SourceError(
+        f"the column {source.image_column!r} of the dataset {source.name!r} holds no pictures, but {kind} "
+        "(image_column)"
+    )
 
 
 def _cache_folders() -> list[Path]:

@@ -1,6 +1,7 @@
 """Datasets through Hugging Face's library, built here and read without a network."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 import imagesets
 from imagesets.errors import SourceError
 from imagesets.framing import make_frame
+from imagesets.reading.huggingface import list_dataset, stream_rows
 from imagesets.scan import ScanReport, scan_sources
 from imagesets.wording import Wording
 from tests.imagesets.making import encoded, orientation_exif, scene
@@ -50,6 +52,43 @@ def imagefolder(root: Path, **captions: str) -> Path:
         lines.append(json.dumps({"file_name": f"{stem}.png", "text": caption}))
     (root / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return root
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_without_pictures_is_refused_in_the_same_words(streaming: bool, tmp_path: Path) -> None:
+    rows = {"image": [embedded(encoded(scene()))], "text": ["a hill"], "number": [1]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "text": datasets.Value("string"), "number": datasets.Value("int64")}
+    )
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "rows.parquet"))
+
+    def opened(column: str) -> None:
+        source = imagesets.HuggingFaceSource(str(tmp_path / "rows.parquet"), image_column=column, streaming=streaming)
+        if streaming:
+            stream_rows(source)
+        else:
+            list_dataset(source)
+
+    opened("image")
+    with pytest.raises(SourceError, match=r"image_column and caption_column are both 'text'. Its columns: image, num"):
+        opened("text")
+    with pytest.raises(SourceError, match=r"the column 'number' .* holds no pictures, but Value\('int64'\)"):
+        opened("number")
+
+
+def test_the_library_keeps_off_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    table(image=[embedded(encoded(scene()))], text=["a hill"]).to_parquet(str(tmp_path / "rows.parquet"))
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    datasets.enable_progress_bars()
+    capfd.readouterr()
+    try:
+        assert len(scan(tmp_path / "rows.parquet").samples) == 1
+        assert not datasets.are_progress_bars_disabled()
+    finally:
+        datasets.disable_progress_bars()
+    assert capfd.readouterr().err == ""
+    assert hub.level == before
 
 
 def test_a_saved_dataset_is_read_and_decoded_by_our_own_opener(tmp_path: Path) -> None:
