@@ -7,7 +7,6 @@ here knows what a model is.
 from finetune.run.commands import Command, discard_commands, finish_command, poll_commands, send_command
 from finetune.run.events import EVENT_KINDS, Event, EventLog, read_events
 from finetune.run.folder import RunFolder
-from finetune.run.state import RunState, StepPoint
 
 __all__ = [
     "EVENT_KINDS",
@@ -15,8 +14,6 @@ __all__ = [
     "Event",
     "EventLog",
     "RunFolder",
-    "RunState",
-    "StepPoint",
     "discard_commands",
     "finish_command",
     "poll_commands",

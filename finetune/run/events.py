@@ -16,7 +16,7 @@ An event has `seq` (1, 2, 3 … over the whole life of the run, resumed or not),
 
 A line is one `os.write` to a file opened for appending, so a reader never sees two lines mixed; it may see the last one
 torn, when the writer was killed or the disk was full, and then leaves it. The log decides nothing: what the events
-amount to is `finetune.run.state`.
+amount to is for whoever reads them.
 """
 
 import json

@@ -180,11 +180,11 @@ def test_the_file_says_what_readers_need_and_how_to_train_it_again(trained: Path
 
 def test_the_run_tells_its_story(trained: Path) -> None:
     from finetune.run.events import read_events
-    from finetune.run.state import RunState
+    from webui.run_state import RunState, fold
 
     events, _ = read_events(trained / "runs/photos/events.jsonl")
-    state = RunState.from_events(events)
-    assert (state.status, state.step, sorted(state.previews), sorted(state.checkpoints)) == (
+    state = fold(RunState(), events)
+    assert (state.log_status, state.step, sorted(state.previews), sorted(state.checkpoints)) == (
         "finished",
         8,
         [0, 4, 8],
