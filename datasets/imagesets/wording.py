@@ -91,6 +91,20 @@ def num_wordings(caption: str, wording: Wording) -> int | None:
     return None if wording.variants is None else wording.variants * num_lines
 
 
+def braces_match(caption: str, wording: Wording) -> bool:
+    """Whether in each line that is worded every brace of a wildcard has its partner."""
+    return all(map(_is_even, caption.split("\n") if wording.choose_line else [caption]))
+
+
+def _is_even(line: str) -> bool:
+    depth = 0
+    for part in _WILDCARD_SIGN.split(line):
+        depth += {"{": 1, "}": -1}.get(part, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
 def _line(caption: str, wording: Wording, turn: int) -> str:
     if not wording.choose_line:
         return caption

@@ -207,6 +207,13 @@ def _prior(recipe: Recipe) -> Iterator[str]:
             "training.prior_preservation.class_word: has no effect: no source has a trigger for it to replace. Set "
             "data.sources.0.trigger"
         )
+    for index, source in enumerate(recipe.data.sources):
+        trigger = source.trigger.strip().casefold()
+        if prior is not None and trigger and prior.class_word.strip().casefold() == trigger:
+            yield (
+                f"training.prior_preservation.class_word: {prior.class_word!r} is the trigger of data.sources.{index}, "
+                "so what is learned is held near the base as it is called up; name what it is one of, as 'dog'"
+            )
 
 
 def _crops(recipe: Recipe) -> Iterator[str]:

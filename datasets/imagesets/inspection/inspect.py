@@ -17,6 +17,7 @@ from imagesets.inspection.rules_captions import CAPTION_RULES
 from imagesets.inspection.rules_masks import MASK_RULES
 from imagesets.inspection.rules_pictures import PICTURE_RULES
 from imagesets.inspection.rules_set import BEGINNING_RULES, EPOCH_RULES, SET_RULES
+from imagesets.inspection.rules_wording import WORDING_RULES
 from imagesets.inspection.strays import find_strays
 from imagesets.samples import ScanReport
 
@@ -117,7 +118,7 @@ def _largest_first(facts: SetFacts, group: Sequence[int]) -> tuple[int, ...]:
 
 def _judge(facts: SetFacts) -> tuple[Finding, ...]:
     epoch_rules = BEGINNING_RULES if facts.report.is_beginning else EPOCH_RULES
-    rules = (*PICTURE_RULES, *MASK_RULES, *CAPTION_RULES, *SET_RULES, *epoch_rules)
+    rules = (*PICTURE_RULES, *MASK_RULES, *CAPTION_RULES, *WORDING_RULES, *SET_RULES, *epoch_rules)
     return ranked(_called(facts.report, finding) for rule in rules for finding in rule(facts))
 
 

@@ -144,3 +144,21 @@ def test_pictures_that_count_nothing(weight: str, expected: str | None, tmp_path
     lines = warnings_of(REAL.replace("path: pictures", f"path: pictures, loss_weight: {weight}"), tmp_path)
     assert len(lines) == (0 if expected is None else 1), lines
     assert expected is None or lines[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "class_word", "expected"),
+    [
+        ("zrk", "zrk", "training.prior_preservation.class_word: 'zrk' is the trigger of data.sources.0"),
+        ("zrk", " ZRK ", "training.prior_preservation.class_word: ' ZRK ' is the trigger of data.sources.0"),
+        ("zrk", "dog", None),
+        ("zrk", "", None),
+        ("''", "", None),
+        ("''", "dog", "training.prior_preservation.class_word: has no effect: no source has a trigger"),
+    ],
+)
+def test_a_class_word_that_names_no_class(trigger: str, class_word: str, expected: str | None, tmp_path: Path) -> None:
+    text = REAL.replace("path: pictures", f"path: pictures, trigger: {trigger}")
+    lines = warnings_of(text + f'training: {{prior_preservation: {{class_word: "{class_word}"}}}}\n', tmp_path)
+    assert len(lines) == (0 if expected is None else 1), lines
+    assert expected is None or lines[0].startswith(expected)

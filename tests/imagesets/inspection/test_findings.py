@@ -17,6 +17,7 @@ from imagesets.masks import AlphaMask, FileMask
 from imagesets.samples import Note
 from imagesets.scan import scan_sources
 from imagesets.sources import FolderSource
+from imagesets.wording import Wording
 from tests.imagesets.inspection.building import clean_folder, inspect, kinds, photo, plan_for, save
 from tests.imagesets.making import orientation_exif
 
@@ -222,6 +223,20 @@ def trigger_elsewhere(folder: Path) -> Inspection:
     return inspect(FolderSource(own, trigger="zrkx"), folder)
 
 
+def plain_wildcard(folder: Path) -> Inspection:
+    (folder / "1.txt").write_text("a {red|blue} hill", encoding="utf-8")
+    (folder / "2.txt").write_text("an {odd} hill, or a | b", encoding="utf-8")
+    return inspect(folder)
+
+
+def uneven_braces(folder: Path) -> Inspection:
+    for index, caption in enumerate(
+        ["a {red|blue hill", "a {red|{dark|light} blue} hill", r"a \{ and {a|b}", "a }{ b"]
+    ):
+        (folder / f"{index}.txt").write_text(caption, encoding="utf-8")
+    return inspect(FolderSource(folder, wording=Wording(wildcards=True, variants=2)))
+
+
 def common_tag(folder: Path) -> Inspection:
     for path in folder.glob("*.txt"):
         path.write_text(f"1girl, {path.read_text()}")
@@ -318,6 +333,8 @@ PROVOKED: list[tuple[Callable[[Path], Inspection], str, str, list[str]]] = [
     (repeated_caption, "repeated_caption", "note", ["2.png", "5.png"]),
     (long_caption, "long_caption", "warning", ["4.png"]),
     (trigger_elsewhere, "trigger_elsewhere", "warning", ["1.png"]),
+    (plain_wildcard, "plain_wildcard", "warning", ["1.png"]),
+    (uneven_braces, "uneven_braces", "warning", ["0.png", "3.png"]),
     (common_tag, "common_tag", "note", ["1girl"]),
     (bucket_of_one, "bucket_of_one", "note", ["tall.png"]),
     (bucket_cannot_fill, "bucket_cannot_fill", "warning", ["80 x 48"]),
