@@ -212,7 +212,7 @@ def as_text(
     if report.bad and recipe.data.on_bad_image == "stop":
         lines.append("A run would stop here. Mend or remove them, or train without: data.on_bad_image=skip")
     elif not report.samples:
-        lines.append("There is no picture to train on: data.sources.0.path=…")
+        lines.append("There is no picture to train on. Mend those that cannot be used, or give others: data.sources")
     elif stops:
         lines.append("A run would stop before its first step, for what is said beside 'stops'")
     return "\n".join(lines)

@@ -24,13 +24,15 @@ def _missing(facts: SetFacts) -> Iterator[Finding]:
         bare = [index for index in rest if not facts.report.samples[index].caption]
         triggered = [index for index in rest if facts.report.samples[index].caption]
         if bare:
+            labels = {facts.report.samples[index].source for index in bare}
+            keys = [source.key for source in facts.plan.sources if source.label in labels]
             yield Finding(
                 kind,
                 "warning",
                 f"{count_of(len(bare), 'picture has', 'pictures have')} {what} and "
                 f"{'is' if len(bare) == 1 else 'are'} trained without words",
                 "Write what each shows into a text file of its name, or give the source a trigger: "
-                "data.sources.0.trigger=…",
+                + ", ".join(f"{key}.trigger=…" for key in dict.fromkeys(keys)),
                 tuple(item_of(facts.pictures[index]) for index in bare),
             )
         if triggered:

@@ -67,7 +67,7 @@ def _unusable(facts: SetFacts) -> Iterator[Finding]:
             "no_pictures",
             "error",
             "There is no picture to train on",
-            "Give a folder with JPEG, PNG or WebP files: data.sources.0.path=…",
+            "Mend those that cannot be used, or give others, as JPEG, PNG or WebP files: data.sources",
         )
 
 

@@ -328,3 +328,5 @@ def test_of_several_sources_each_name_says_whose_it_is(
     # The same name in another source is another picture, which has a caption.
     assert [(item["source"], item["name"]) for item in found["unread_caption"]["items"]] == [("other", "1.png")]
     assert "other_caption" not in found
+    assert "data.sources.1.trigger=…" in found["missing_caption"]["advice"]
+    assert "data.sources.0.trigger" not in found["missing_caption"]["advice"]
