@@ -206,7 +206,7 @@ def _restore(recorder: Recorder, state: TrainingState[Task], *, resume: bool) ->
     restore_state(state, checkpoint)
     if state.global_step >= state.total_steps:
         recorder.warn(
-            f"nothing is trained: the run has taken {state.global_step} steps, and training.steps is "
+            f"nothing is trained: the run stands at step {state.global_step}, and training.steps is "
             f"{state.total_steps}. It is exported as it is. To go on: --resume training.steps=…, above "
             f"{state.global_step}"
         )

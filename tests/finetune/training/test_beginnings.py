@@ -46,5 +46,5 @@ def test_a_resume_with_no_more_steps_says_that_nothing_is_trained(make_recipe) -
         events, _ = read_events(run.events)
         last = max(place for place, event in enumerate(events) if event["kind"] == "run_started")
         warned = [event["message"] for event in events[last:] if event["kind"] == "warning"]
-        assert any(line.startswith("nothing is trained: the run has taken 2 steps") for line in warned) == says
+        assert any(line.startswith("nothing is trained: the run stands at step 2") for line in warned) == says
         assert any(event["kind"] == "step" for event in events[last:]) != says
