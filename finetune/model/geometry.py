@@ -142,5 +142,5 @@ def _in_hub_cache(model: HubModel) -> Path | None:
     if not all(isinstance(path, str) for path in found):
         return None
     root = Path(str(found[-1])).parent
-    wants_first = read_json(root / "model_index.json").get("text_encoder", [None])[0] is not None
+    wants_first = (read_json(root / "model_index.json").get("text_encoder") or [None])[0] is not None
     return None if wants_first and not (root / "text_encoder" / "config.json").is_file() else root

@@ -146,3 +146,30 @@ def test_stops_are_errors_of_the_family() -> None:
     stops = find_stops(load_recipe("quickstart", ["model={kind: folder, path: nowhere}"]), None)
     assert stops
     assert all(isinstance(stop, AtelierError) for stop in stops)
+
+
+def test_an_encoder_the_model_does_not_have_is_told_before_it_is_opened() -> None:
+    from finetune.model.geometry import MINIATURE_FOLDER
+    from finetune.recipe import load_recipe
+    from finetune.training.stops import find_stops
+
+    refiner = f"model={{kind: folder, path: {MINIATURE_FOLDER / 'refiner'}}}"
+    trained = ["adapter.text_encoder={}", "adapter.text_encoder_2=null", "preview.prompts=[]", "refiner=null"]
+    [stop] = find_stops(load_recipe("quickstart", [refiner, *trained]), None)
+    assert str(stop).startswith("adapter.text_encoder: this model has no such encoder")
+    assert find_stops(load_recipe("quickstart", [refiner, *trained, "adapter.text_encoder=null"]), None) == []
+    [stop] = find_stops(load_recipe("quickstart", [refiner, "adapter.text_encoder=null"]), None)
+    assert str(stop).startswith("preview.prompts: the model is a refiner")
+
+
+@pytest.mark.parametrize("kind", ["base", "refiner"])
+def test_what_is_said_of_a_model_is_what_opening_it_finds(kind: str) -> None:
+    from finetune.model.files import DiffusersFolder
+    from finetune.model.geometry import MINIATURE_FOLDER, look_at_model
+    from finetune.recipe.schema import FolderModel
+
+    opened = DiffusersFolder(MINIATURE_FOLDER / kind)
+    known = look_at_model(FolderModel(kind="folder", path=str(opened.root)))
+    assert known is not None
+    assert known.geometry == opened.geometry()
+    assert known.has_first_encoder == opened.has_first_encoder() == (kind == "base")

@@ -10,11 +10,12 @@ import torch
 
 from finetune.errors import RecipeError
 from finetune.model.files import DiffusersFolder
+from finetune.model.geometry import look_at_model
 from finetune.model.miniature import Miniature
 from finetune.model.open import open_model
 from finetune.model.single_file import SingleFile
 from finetune.model.text import TextStack
-from finetune.recipe.schema import FolderModel, SingleFileModel
+from finetune.recipe.schema import FolderModel, HubModel, SingleFileModel
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -268,3 +269,25 @@ def test_a_model_index_says_what_an_empty_text_is(tmp_path, tiny_sdxl):
         path.write_text(json.dumps({**index, "force_zeros_for_empty_prompt": zeros}))
         stack = TextStack.load(DiffusersFolder(tmp_path / "model"), torch.float32, torch.device("cpu"))
         assert bool(stack.empty().prompt_embeds.abs().max() == 0) == zeros
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_single_files_sizes_are_known_before_it_is_opened(tiny_sdxl, config):
+    section = SingleFileModel(path=str(tiny_sdxl.single_file), config=str(tiny_sdxl.folder) if config else None)
+    files, known = open_model(section), look_at_model(section)
+    assert (known.geometry, known.has_first_encoder) == (files.geometry(), files.has_first_encoder())
+    assert known.geometry.vae_factor == (4 if config else 8)
+
+
+def test_a_hub_model_is_known_where_its_settings_lie_in_the_cache(tiny_sdxl, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    section = HubModel(kind="hub", id="a/b")
+    assert look_at_model(section) is None
+    cached, commit = tmp_path / "models--a--b", "0" * 40
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    shutil.copytree(tiny_sdxl.folder, cached / "snapshots" / commit)
+    known = look_at_model(section)
+    assert known.geometry == DiffusersFolder(tiny_sdxl.folder).geometry()
+    (cached / "snapshots" / commit / "text_encoder" / "config.json").unlink()
+    assert look_at_model(section) is None, "it may be on its way; that does not make it a refiner"
