@@ -1,7 +1,9 @@
 """`atelier queue`: runs one after the other. What a queue is, and how it outlives its runner: `finetune.queue`."""
 
 import argparse
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +127,9 @@ def run_run(arguments: argparse.Namespace) -> int:
             ended.append(item)
         print(f"item {item.id} {_state_words(item)}: {_command(item)}", file=sys.stderr, flush=True)
 
+    if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
+        # In a session of its own no Ctrl-C is meant for another; who started it may have had it switched off.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         Runner(queue, listener=tell).run(until_empty=arguments.until_empty)
     except KeyboardInterrupt:
