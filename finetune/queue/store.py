@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import filelock
 from pydantic import ValidationError
 
 from finetune.errors import AtelierError, RecipeError
@@ -17,6 +16,7 @@ from finetune.queue.items import ENDED, Item, ProcessIdentity, QueueContent
 from finetune.queue.processes import ask_to_stop, is_alive
 from finetune.run.durable import disk_errors, write_json
 from finetune.run.folder import RunFolder
+from finetune.run.locks import held, is_held
 
 _LOCK_SECONDS = 30.0
 
@@ -245,21 +245,13 @@ class Queue:
         """
         with disk_errors(self.folder):
             (self.folder / "logs").mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=_LOCK_SECONDS)
-            except filelock.Timeout as error:
-                raise AtelierError(
-                    f"{self.folder}: another process has held the queue for {_LOCK_SECONDS:.0f} s"
-                ) from error
-        try:
+        refusal = f"{self.folder}: another process has held the queue for {_LOCK_SECONDS:.0f} s"
+        with held(self.folder / ".lock", _LOCK_SECONDS, refusal):
             before = self.read()
             after = decide(before)
             if after is not before:
                 write_json(self.file, after.model_dump(mode="json"))
             return after
-        finally:
-            lock.release()
 
     @contextlib.contextmanager
     def runner_lock(self) -> Iterator[None]:
@@ -270,28 +262,13 @@ class Queue:
         """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / ".runner.lock")
-            try:
-                lock.acquire(timeout=_RUNNER_PATIENCE_SECONDS)
-            except filelock.Timeout as error:
-                raise AtelierError(f"{self.folder}: another process is running this queue already") from error
-        try:
+        refusal = f"{self.folder}: another process is running this queue already"
+        with held(self.folder / ".runner.lock", _RUNNER_PATIENCE_SECONDS, refusal):
             yield
-        finally:
-            lock.release()
 
     def has_runner(self) -> bool:
         """Whether a process is running the queue now."""
-        path = self.folder / ".runner.lock"
-        if not path.exists():
-            return False
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        lock.release()
-        return False
+        return is_held(self.folder / ".runner.lock")
 
 
 def _require(content: QueueContent, item_id: int) -> Item:

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
-from finetune.errors import AtelierError, DiskError, RecipeError
+from finetune.errors import DiskError, RecipeError
 from finetune.run.durable import disk_errors
 from finetune.run.events import read_events
+from finetune.run.locks import held, is_held
 
 _LOCK_NAME = ".lock"
 
@@ -144,32 +143,14 @@ class RunFolder:
         Raises:
             AtelierError: another process is writing this run.
         """
-        with disk_errors(self.path):
-            lock = filelock.FileLock(self.path / _LOCK_NAME)
-            try:
-                lock.acquire(timeout=_LOCK_PATIENCE_SECONDS)
-            except filelock.Timeout as error:
-                raise AtelierError(
-                    f"{self.path}: another process is training here. Wait for it, stop it, or give this run "
-                    "another name: name=…"
-                ) from error
-        try:
+        advice = "Wait for it, stop it, or give this run another name: name=…"
+        refusal = f"{self.path}: another process is training here. {advice}"
+        with held(self.path / _LOCK_NAME, _LOCK_PATIENCE_SECONDS, refusal):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a process is writing this run now. A log that says 'running' without one was interrupted."""
-        path = self.path / _LOCK_NAME
-        if path.is_symlink() or not path.is_file():
-            return False  # opening a lock empties it: a link in a stranger's folder may lead to what is not ours
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        lock.release()
-        return False
+        return is_held(self.path / _LOCK_NAME)
 
     def _foreign_names(self) -> list[str]:
         # A run killed between its folder and its recipe leaves empty subfolders and a lock: that is not foreign.
