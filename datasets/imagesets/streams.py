@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from imagesets.errors import of_source
+from imagesets.framing import Size
 from imagesets.randomness import KeyPart, key_to_fraction, key_to_seed
 from imagesets.reading.addresses import brief_facts, shown_address
 from imagesets.reading.huggingface import RowStream, stream_rows
@@ -61,9 +62,16 @@ class EntryStream(Protocol):
         ...
 
 
-def is_stream(source: Source) -> bool:
-    """Whether a source is read as it comes."""
-    return isinstance(source, HuggingFaceSource | WebDatasetSource) and source.streaming
+def possible_buckets(sources: Sequence[Source], buckets: Sequence[Size]) -> set[Size]:
+    """Return every (height, width) that a picture may come to be trained at.
+
+    Args:
+        sources: where pictures come from.
+        buckets: of the whole set, for sources without their own.
+    """
+    own = {size for source in sources for size in source.buckets or ()}
+    inherits = any(source.buckets is None for source in sources)
+    return own | set(buckets if inherits else ())
 
 
 def open_streams(sources: Sequence[Source]) -> list[EntryStream]:

@@ -10,10 +10,10 @@ from finetune.errors import AtelierError, DataError, RecipeError
 from finetune.model.geometry import KnownModel, look_at_model
 from finetune.preview.requests import resolve_requests
 from finetune.recipe import Recipe
-from finetune.recipe.schema import VaeTraining
+from finetune.recipe.schema import HuggingFaceSource, VaeTraining, WebDatasetSource
 from finetune.training.pictures import Pictures, Size
 from finetune.training.sources import bucket_sizes, imageset_sources
-from imagesets.streams import is_stream
+from imagesets.streams import possible_buckets
 
 
 def find_stops(recipe: Recipe, pictures: Pictures | None) -> list[AtelierError]:
@@ -52,7 +52,9 @@ def require_startable(recipe: Recipe, pictures: Pictures) -> None:
 
 def streams_pictures(recipe: Recipe) -> bool:
     """Whether a source is read as it comes, and so the whole set is."""
-    return any(map(is_stream, imageset_sources(recipe)))
+    return any(
+        isinstance(source, HuggingFaceSource | WebDatasetSource) and source.streaming for source in recipe.data.sources
+    )
 
 
 def trains_text(recipe: Recipe) -> bool:
@@ -114,7 +116,9 @@ def require_suiting_model(recipe: Recipe, pictures: Pictures | None) -> None:
         require_drawable_previews(recipe, has_first_encoder=known.has_first_encoder)
         require_trained_encoders(recipe, known)
     if pictures is not None:
-        sizes = possible_buckets(recipe) if streams_pictures(recipe) else pictures.used_buckets()
+        sizes = pictures.used_buckets()
+        if streams_pictures(recipe):  # of which the pictures may be the beginning alone
+            sizes = possible_buckets(imageset_sources(recipe), bucket_sizes(recipe.data.buckets))
         require_fitting_buckets(sizes, known.geometry.size_multiple)
     if not isinstance(recipe.adapter, VaeTraining):
         resolve_requests(recipe.preview.prompts, known.geometry)
@@ -149,11 +153,3 @@ def require_fitting_buckets(buckets: Iterable[Size], multiple: int) -> None:
                 f"bucket {bucket[0]} x {bucket[1]} (height x width): this model takes multiples of {multiple}. "
                 f"Set data.buckets.kind=generated data.buckets.step={max(multiple, 8)}"
             )
-
-
-def possible_buckets(recipe: Recipe) -> set[Size]:
-    """Return every (height, width) that a picture of the recipe's sources may come to be trained at."""
-    sources = imageset_sources(recipe)
-    own = {size for source in sources for size in source.buckets or ()}
-    inherits = any(source.buckets is None for source in sources)
-    return own | set(bucket_sizes(recipe.data.buckets) if inherits else ())

@@ -23,7 +23,7 @@ from imagesets.randomness import key_to_fraction
 from imagesets.reading.addresses import shown_address
 from imagesets.samples import BadPicture, Sample
 from imagesets.stream_buffer import BucketBuffer
-from imagesets.streams import EntryStream, Streamed, mixed
+from imagesets.streams import EntryStream, Streamed, mixed, possible_buckets
 
 PART = 4
 """Pictures a decoding process is asked for at once: few, as what is read ahead is in memory beside the buffer."""
@@ -109,9 +109,7 @@ class StreamedPictures:
 
     def used_buckets(self) -> set[Size]:
         """Return every (height, width) a picture may come to be trained at."""
-        own = [size for stream in self.streams for size in stream.source.buckets or ()]
-        inherits = any(stream.source.buckets is None for stream in self.streams)
-        return {*own, *(self.buckets if inherits else ())}
+        return possible_buckets([stream.source for stream in self.streams], self.buckets)
 
     def epoch_of(self, global_step: int) -> int:
         """Return the epoch, from 0, of the step that was asked for last."""
