@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# The page's packages, exact and without their own wishes: see the file.
+PAGE := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-page.txt
 # One thread a test process, two processes: the same numbers on every machine, and both cores busy.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -43,10 +45,12 @@ $(VENV)/.torch: constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements-page.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PAGE)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml requirements-page.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard]"
+	$(PAGE)
 	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""The pages, one file each: its parts, its events, and nothing that could stand without Gradio."""

@@ -1,0 +1,10 @@
+"""The page 'Playground'."""
+
+import gradio as gr
+
+from webui.desk import Desk
+
+
+def build(_desk: Desk) -> None:
+    """Add the page's parts and events."""
+    gr.Markdown("# Playground")
