@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from webui.places import Places
+from webui.starting import Starter
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,13 @@ class Desk:
 
     Attributes:
         places: which folders may be read and written.
+        starter: starts commands that outlive the page.
     """
 
     places: Places
+    starter: Starter
+
+    @classmethod
+    def at(cls, places: Places) -> "Desk":
+        """Return a desk for these folders."""
+        return cls(places, Starter(places.runs[0]))

@@ -36,7 +36,7 @@ def launch(settings: PageSettings, password: str | None, *, block: bool = True) 
         settings.runs, settings.pictures, recipes=settings.recipes, queue=settings.queue, scratch=scratch
     )
     gr.set_static_paths([*places.served()])
-    app = build_app(Desk(places))
+    app = build_app(Desk.at(places))
     auth = None if settings.user is None or password is None else (settings.user, password)
     hosts = ["127.0.0.1", "localhost", "::1", settings.host.lower()]
     guard = Middleware(
