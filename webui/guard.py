@@ -6,8 +6,10 @@ Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/) where the browser sends i
 page needs are let through, and of files only those inside the folders named at the start, links followed.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +33,9 @@ _READ = re.compile(
 )
 _CHANGED = re.compile(rf"/login/?|{API}/(queue/join|cancel|reset|upload)/?", re.ASCII)
 
+_PORT = re.compile(r":[0-9]{1,5}", re.ASCII)
+_SHARED = ".gradio.live"
+
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,24 +51,53 @@ _HEADERS = {
 _FILE_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
+@dataclass(frozen=True)
+class Names:
+    """What the page may be asked for by, in lower case and without ports.
+
+    Attributes:
+        known: names and addresses.
+        addresses: whether any address will do: rebinding needs a name. For a page that listens beyond this machine.
+        shared: whether Gradio's public addresses will do.
+    """
+
+    known: frozenset[str]
+    addresses: bool = False
+    shared: bool = False
+
+    def fit(self, host: str) -> bool:
+        """Whether a Host header asks for this page."""
+        if host.startswith("["):
+            name, _, rest = host[1:].lower().partition("]")
+            if rest and _PORT.fullmatch(rest) is None:
+                return False
+        else:
+            name, colon, rest = host.lower().partition(":")
+            if colon and _PORT.fullmatch(f":{rest}") is None:
+                return False
+        if name in self.known:
+            return True
+        return (self.shared and name.endswith(_SHARED)) or (self.addresses and _is_address(name))
+
+
 class Guard:
     """ASGI middleware around the whole page."""
 
     def __init__(
-        self, app: ASGIApp, *, places: Places, hosts: Iterable[str], pages: Iterable[str], max_body_bytes: int
+        self, app: ASGIApp, *, places: Places, names: Names, pages: Iterable[str], max_body_bytes: int
     ) -> None:
         """Guard `app`.
 
         Args:
             app: what is behind.
             places: whose files may be sent.
-            hosts: the names this page may be asked for by, without ports, in lower case.
+            names: what it may be asked for by.
             pages: the addresses of its pages, without slashes.
             max_body_bytes: of what may be sent to it.
         """
         self.app = app
         self.places = places
-        self.hosts = frozenset(hosts)
+        self.names = names
         self.pages = frozenset(pages)
         self.max_body_bytes = max_body_bytes
 
@@ -83,7 +117,7 @@ class Guard:
         """Return the status and the words a request is refused with; None lets it through."""
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or _name_of(host) not in self.hosts:
+        if len(headers.getlist("host")) != 1 or not self.names.fit(host):
             return 421, "this page is not served under that name"
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             return 403, "another site's page may not ask this one"
@@ -117,11 +151,12 @@ class Guard:
         return None if self.places.is_served(path) else (403, "this is no file of this page")
 
 
-def _name_of(host: str) -> str:
-    """Return the name in a Host header, in lower case: without the port, and without the brackets of IPv6."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class _Limited:

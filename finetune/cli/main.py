@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune import __version__
-from finetune.cli import check, data, doctor, export, generate, miniature, queue, recipes, train
+from finetune.cli import check, data, doctor, export, generate, miniature, queue, recipes, tell, train, ui
 from finetune.errors import AtelierError, DiskError
 
 EXIT_CODES = """\
@@ -17,6 +17,7 @@ exit codes:
 to begin:
   atelier train quickstart        the embedded miniature; nothing is downloaded
   atelier recipes list            what else ships
+  atelier ui                      all of it in a browser
 """
 
 
@@ -30,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (train, check, data, queue, recipes, generate, export, doctor, miniature):
+    for verb in (train, check, data, tell, queue, recipes, generate, export, ui, doctor, miniature):
         verb.add_parser(subparsers)
     return parser
 
