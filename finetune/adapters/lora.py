@@ -8,7 +8,7 @@ update at usual learning rates.
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -96,65 +96,120 @@ def lora_disabled(models: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def lora_scaled(models: Iterable[nn.Module], strength: float) -> Iterator[None]:
-    """Multiply every adapter's change by `strength` inside the block: 0 is the base, 1 what was learned.
+def lora_scaled(models: Iterable[nn.Module], strength: float, name: str = ADAPTER_NAME) -> Iterator[None]:
+    """Multiply the change of the adapter `name` by `strength` inside the block: 0 is the base, 1 what was learned.
 
     With DoRA both parts of the change are multiplied: the low-rank one and the magnitude's distance from the norm of
     the base's weight.
     """
-    layers = [layer for model in models for _, layer in lora_layers(model)]
-    scales = [layer.scaling[ADAPTER_NAME] for layer in layers]
-    magnitudes = [layer.lora_magnitude_vector[ADAPTER_NAME].weight for layer in layers if has_dora(layer, ADAPTER_NAME)]
+    layers = [layer for model in models for _, layer in lora_layers(model) if name in layer.lora_A]
+    scales = [layer.scaling[name] for layer in layers]
+    magnitudes = [layer.lora_magnitude_vector[name].weight for layer in layers if has_dora(layer, name)]
     learned = [magnitude.data for magnitude in magnitudes]
-    norms = [base_norm(layer, ADAPTER_NAME) for layer in layers if has_dora(layer, ADAPTER_NAME)]
+    norms = [base_norm(layer, name) for layer in layers if has_dora(layer, name)]
     try:
         for layer, scale in zip(layers, scales, strict=True):
-            layer.scaling[ADAPTER_NAME] = scale * strength
+            layer.scaling[name] = scale * strength
         for magnitude, norm in zip(magnitudes, norms, strict=True):
             magnitude.data = torch.lerp(norm, magnitude.data, strength)  # exact at 0 and at 1
         yield
     finally:
         for layer, scale in zip(layers, scales, strict=True):
-            layer.scaling[ADAPTER_NAME] = scale
+            layer.scaling[name] = scale
         for magnitude, value in zip(magnitudes, learned, strict=True):
             magnitude.data = value
 
 
-def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraModule]) -> None:
-    """Attach a trained adapter to a frozen model, so that it can be switched and scaled.
+@contextmanager
+def loras_scaled(models: Iterable[nn.Module], strengths: Mapping[str, float]) -> Iterator[None]:
+    """Multiply the change of each adapter by its strength inside the block; one of strength 0 computes nothing."""
+    layers = [layer for model in models for _, layer in lora_layers(model)]
+    before = {layer: list(layer.active_adapters) for layer in layers}
+    with ExitStack() as stack:
+        for name, strength in strengths.items():
+            stack.enter_context(lora_scaled(models, strength, name))
+        try:
+            for layer, names in before.items():
+                _activate(layer, [name for name in names if strengths.get(name, 1.0) != 0.0])
+            yield
+        finally:
+            for layer, names in before.items():
+                _activate(layer, names)
+
+
+def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraModule], name: str = ADAPTER_NAME) -> None:
+    """Attach a trained adapter to a frozen model, so that it can be switched and scaled; beside others, if there are.
+
+    What the model then computes differs from its base by the sum of what each adapter alone would change. At most one
+    of them may have DoRA, since a norm of a weight says nothing of what others add to it; peft computes it first.
+
+    Args:
+        model: the U-Net or a text encoder.
+        component: which one it is.
+        modules: what the adapter changes there.
+        name: the adapter's, of which there is no other in the model; no dot in it.
 
     Raises:
-        ValueError: a module the adapter names is not in the model, or is of another shape. The model is unchanged.
+        ValueError: a module the adapter names is not in the model, is of another shape, or it is the second DoRA. The
+            model is unchanged.
     """
+    attached = dict(lora_layers(model))
+    assert not any(name in layer.lora_A for layer in attached.values()), f"there is an adapter {name!r} already"
     named = {module.module if component == "unet" else module.module.removeprefix("text_model."): module
              for module in modules}  # fmt: skip
     prefix = "text_model." if component != "unet" and hasattr(model, "text_model") else ""
     named = {prefix + path: module for path, module in named.items()}
-    missing = sorted(set(named) - {name for name, _ in model.named_modules()})
+    missing = sorted(set(named) - {path for path, _ in model.named_modules()})
     if missing:
         raise ValueError(f"{len(missing)} modules are not in the {component}, the first: {missing[0]}")
+    use_dora = any(module.magnitude is not None for module in modules)
+    if use_dora and any(layer.lora_magnitude_vector for layer in attached.values()):
+        raise ValueError("two adapters with DoRA cannot be added up: use one of them, or plain LoRAs beside it")
     for path, module in named.items():
-        _check_fit(model.get_submodule(path), module)
+        _check_fit(attached[path].get_base_layer() if path in attached else model.get_submodule(path), module)
     rank, rank_pattern = _ranks(named)
     config = LoraConfig(
         r=rank,
         rank_pattern=rank_pattern,
         target_modules=_any_of(named),
-        use_dora=any(module.magnitude is not None for module in modules),
+        use_dora=use_dora,
         bias="none",
     )
-    inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME)
+    active = {path: list(layer.active_adapters) for path, layer in attached.items()}
+    vars(model).pop("peft_config", None)  # peft warns where there is an adapter already; here another is meant
+    inject_adapter_in_model(config, model, adapter_name=name)
     for path, layer in lora_layers(model):
-        module = named[path]
-        _assign(layer.lora_A[ADAPTER_NAME].weight, module.down)
-        _assign(layer.lora_B[ADAPTER_NAME].weight, module.up)
-        layer.scaling[ADAPTER_NAME] = module.scale
-        layer.cast_input_dtype_enabled = False
-        use_float32_norms(layer, ADAPTER_NAME)
-        if module.magnitude is not None:
-            weight = layer.lora_magnitude_vector[ADAPTER_NAME].weight
-            _assign(weight, module.magnitude.reshape(weight.shape))
+        if path in named:
+            _fill(layer, named[path], name)
+        others = active.get(path, [])
+        own = [name] if path in named else []
+        _activate(layer, [*own, *others] if use_dora else [*others, *own])
     model.requires_grad_(requires_grad=False)
+
+
+def remove_loras(model: nn.Module) -> None:
+    """Put back the modules that every adapter of a model was attached to: it is the model from before."""
+    for path, layer in list(lora_layers(model)):
+        parent, _, last = path.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer.get_base_layer())
+    vars(model).pop("peft_config", None)
+
+
+def _fill(layer: LoraLayer, module: LoraModule, name: str) -> None:
+    """Give a layer's adapter what was learned."""
+    _assign(layer.lora_A[name].weight, module.down)
+    _assign(layer.lora_B[name].weight, module.up)
+    layer.scaling[name] = module.scale
+    layer.cast_input_dtype_enabled = False
+    use_float32_norms(layer, name)
+    if module.magnitude is not None:
+        weight = layer.lora_magnitude_vector[name].weight
+        _assign(weight, module.magnitude.reshape(weight.shape))
+
+
+def _activate(layer: LoraLayer, names: Sequence[str]) -> None:
+    """Let a layer compute these adapters, in this order; `set_adapter` would also touch what takes gradients."""
+    layer._active_adapter = list(names)
 
 
 def _check_fit(target: nn.Module, module: LoraModule) -> None:

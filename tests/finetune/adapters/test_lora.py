@@ -17,6 +17,8 @@ from finetune.adapters.lora import (
     lora_layers,
     lora_parameters,
     lora_scaled,
+    loras_scaled,
+    remove_loras,
 )
 from finetune.adapters.trained import trained_modules
 from finetune.adapters.weights import LoraModule
@@ -366,3 +368,101 @@ def test_two_models_do_not_share_an_adapter(load, run, moved):
         before = run(second)
         moved(first)
         assert torch.equal(run(second), before)
+
+
+def _drawn_modules(model, component, paths, seed, rank=3, dora=False):
+    """Return an adapter of random factors on some of a model's modules."""
+    generator = torch.Generator().manual_seed(seed)
+    modules = []
+    for path in paths:
+        weight = model.get_submodule(path).weight
+        down = torch.randn(rank, *weight.shape[1:], generator=generator) * 0.2
+        up = torch.randn(weight.shape[0], rank, *([1] * (weight.dim() - 2)), generator=generator) * 0.2
+        magnitude = weight.detach().flatten(1).norm(dim=1) * 1.2 if dora else None
+        prefix = "" if component == "unet" or path.startswith("text_model.") else "text_model."
+        modules.append(LoraModule(component, prefix + path, down, up, 0.25 * seed, magnitude))
+    return modules
+
+
+_QUERY, _KEY, _CONVOLUTION = (
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_k",
+    "mid_block.resnets.0.conv1",
+)
+
+
+def test_several_adapters_change_the_weights_by_their_sum(load, run):
+    """Against a model whose weights have every strength * scale * up @ down added, in float64."""
+    unet, merged = load("unet", torch.float64), load("unet", torch.float64)
+    adapters = {
+        "one": _drawn_modules(unet, "unet", [_QUERY, _KEY, _CONVOLUTION], seed=1),
+        "two": _drawn_modules(unet, "unet", [_QUERY, _CONVOLUTION], seed=2, rank=5),
+        "three": _drawn_modules(unet, "unet", [_KEY], seed=3, rank=1),
+    }
+    strengths = {"one": 0.7, "two": -1.3, "three": 0.0}
+    with torch.no_grad():
+        for name, modules in adapters.items():
+            apply_lora(unet, "unet", modules, name)
+            for module in modules:
+                merged.get_submodule(module.module).weight += strengths[name] * module.delta(torch.float64)
+        for path, layer in lora_layers(unet):  # the sum is meant, not what float32 leaves of it
+            assert path in {_QUERY, _KEY, _CONVOLUTION}
+            layer.double()
+        hidden = torch.randn(3, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        with loras_scaled([unet], strengths):
+            for path in (_QUERY, _KEY):
+                torch.testing.assert_close(
+                    unet.get_submodule(path)(hidden), merged.get_submodule(path)(hidden), rtol=1e-11, atol=1e-11
+                )
+            width = merged.get_submodule(_CONVOLUTION).weight.shape[1]
+            pixels = torch.randn(1, width, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+            torch.testing.assert_close(
+                unet.get_submodule(_CONVOLUTION)(pixels),
+                merged.get_submodule(_CONVOLUTION)(pixels),
+                rtol=1e-11,
+                atol=1e-11,
+            )
+
+
+def test_adapters_of_strength_zero_are_the_base_bit_for_bit_and_removed_ones_too(load, run):
+    unet = load()
+    with torch.no_grad():
+        plain = run(unet)
+        apply_lora(unet, "unet", _drawn_modules(unet, "unet", [_QUERY, _KEY], seed=1), "one")
+        with loras_scaled([unet], {"one": 1.0}):
+            alone = run(unet)
+        apply_lora(unet, "unet", _drawn_modules(load(), "unet", [_KEY], seed=2, dora=True), "two")
+        with loras_scaled([unet], {"one": 0.0, "two": 0.0}):
+            assert torch.equal(run(unet), plain)
+        with loras_scaled([unet], {"one": 1.0, "two": 0.0}):
+            assert torch.equal(run(unet), alone), "the other is as if it were not there"
+        both = run(unet)
+        assert not torch.allclose(both, alone, atol=1e-4)
+        with lora_disabled([unet]):
+            assert torch.equal(run(unet), plain)
+        remove_loras(unet)
+        assert not list(lora_layers(unet))
+        assert torch.equal(run(unet), plain)
+
+
+@pytest.mark.parametrize("dora_first", [True, False])
+def test_a_dora_beside_a_lora_changes_what_each_alone_would(load, dora_first):
+    """W' = m (W + s BA) / norm(W + s BA) + the other's change, whichever was attached first; two DoRA are refused."""
+    unet = load()
+    adapters = {
+        "dora": _drawn_modules(unet, "unet", [_QUERY], seed=1, dora=True),
+        "plain": _drawn_modules(unet, "unet", [_QUERY], seed=2),
+    }
+    weight = unet.get_submodule(_QUERY).weight.detach().double()
+    for name in ("dora", "plain") if dora_first else ("plain", "dora"):
+        apply_lora(unet, "unet", adapters[name], name)
+    one, other = adapters["dora"][0], adapters["plain"][0]
+    expected = weight + one.delta()
+    expected *= (one.magnitude.double() / expected.norm(dim=1))[:, None]
+    expected += other.delta()
+    hidden = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        given = unet.get_submodule(_QUERY)(hidden).double()
+    torch.testing.assert_close(given, hidden.double() @ expected.T, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="two adapters with DoRA"):
+        apply_lora(unet, "unet", _drawn_modules(load(), "unet", [_KEY], seed=3, dora=True), "another")
