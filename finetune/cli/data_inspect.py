@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from imagesets.inspection import Inspection, TrainingPlan
 
+_PLAIN_EVERY_SECONDS = 2.0
 _DATASET_FILES = (".parquet", ".arrow")
 _LOOKED_AT_BYTES = 4096
 """How much of a file is looked at for zeros, which no text has."""
@@ -45,6 +47,13 @@ def add_parser(subparsers: Any) -> None:
         help="settings to replace, as training.micro_batch_size=4 or data.sources.0.trigger=zrkx",
     )
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write a page that holds everything")
+    parser.add_argument(
+        "--thumbnails",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="write a small WebP file of each picture into a new folder, which --json names as 'thumbnail'",
+    )
     add_json_argument(parser)
     parser.set_defaults(run=run)
 
@@ -53,8 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Inspect, show, and return 3 where an error was found."""
     if arguments.html is not None:
         require_page_place(arguments.html)
+    if arguments.thumbnails is not None:
+        require_thumbnails_place(arguments.thumbnails)
     recipe, is_recipe = open_recipe(arguments.source, arguments.overrides)
-    inspection = inspect_recipe(recipe, is_recipe=is_recipe, with_thumbnails=arguments.html is not None)
+    inspection = inspect_recipe(
+        recipe,
+        is_recipe=is_recipe,
+        with_thumbnails=arguments.html is not None or arguments.thumbnails is not None,
+        in_one_file=arguments.html is not None,
+    )
+    thumbnails: list[str | None] | None = None
+    if arguments.thumbnails is not None:
+        thumbnails = write_thumbnails(inspection, arguments.thumbnails)
     if arguments.html is not None:
         from finetune.run.durable import write_text
         from imagesets.inspection.page import render_page
@@ -63,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from imagesets.inspection.as_data import as_data
 
-        print_json(as_data(inspection))
+        print_json(as_data(inspection, thumbnails))
     else:
         from finetune.cli.inspection_text import print_inspection
 
@@ -88,6 +107,40 @@ def require_page_place(path: Path) -> None:
         raise RecipeError(f"--html: {path} is a folder. Name a file in it: {path / 'pictures.html'}")
     if path.exists() and not is_page(path):
         raise RecipeError(f"--html: {path} exists and is no page of an inspection. Name another file, or remove it")
+
+
+def require_thumbnails_place(folder: Path) -> None:
+    """Refuse to write thumbnails among other files, before anything slow happens.
+
+    Raises:
+        RecipeError: with what to type instead.
+    """
+    from finetune.errors import RecipeError
+
+    if not folder.absolute().parent.is_dir():
+        raise RecipeError(f"--thumbnails: the folder {folder.absolute().parent} does not exist. Make it first")
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise RecipeError(f"--thumbnails: {folder} exists and is no empty folder. Name one that is not there yet")
+
+
+def write_thumbnails(inspection: "Inspection", folder: Path) -> list[str | None]:
+    """Write the thumbnail of each picture; return their file names in the order of the pictures, None without one.
+
+    Raises:
+        DiskError: the disk is full or cannot be written.
+    """
+    from finetune.run.durable import disk_errors, write_bytes
+
+    names: list[str | None] = []
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+        for picture in inspection.facts.pictures:
+            thumbnail = picture.look.thumbnail if picture.look is not None else None
+            # By number, not by the picture's own name: that may be anything.
+            names.append(None if thumbnail is None else f"{picture.index:06d}.webp")
+            if thumbnail is not None:
+                write_bytes(folder / f"{picture.index:06d}.webp", thumbnail, flush=False)
+    return names
 
 
 def open_recipe(reference: str, overrides: Sequence[str]) -> "tuple[Recipe, bool]":
@@ -181,8 +234,16 @@ def require_no_picture(path: Path) -> None:
         )
 
 
-def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) -> "Inspection":
+def inspect_recipe(
+    recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool, in_one_file: bool = True
+) -> "Inspection":
     """Scan, plan and inspect a recipe's pictures.
+
+    Args:
+        recipe: whose pictures.
+        is_recipe: whether it was given, rather than made for a bare source.
+        with_thumbnails: whether thumbnails are kept.
+        in_one_file: whether thumbnails are for a page that holds all of them: then many are smaller ones.
 
     Raises:
         DataError: a source cannot be read at all.
@@ -205,7 +266,7 @@ def inspect_recipe(recipe: "Recipe", *, is_recipe: bool, with_thumbnails: bool) 
             plan,
             counter,
             token_source=counter.origin,
-            thumbnails=thumbnail_limits(len(report.samples)) if with_thumbnails else None,
+            thumbnails=thumbnail_limits(len(report.samples) if in_one_file else 1) if with_thumbnails else None,
             num_thumbnails=MAX_PICTURES if with_thumbnails else 0,
             progress=partial(bar, "looking"),
         )
@@ -219,13 +280,16 @@ def _name_of(recipe: "Recipe", plan: "TrainingPlan") -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show on a terminal how far each stage is, by (name, done, total); elsewhere nothing."""
+    """Show how far each stage is, by (name, done, total): a bar on a terminal, elsewhere a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def move(name: str, done: int, total: int) -> None:
@@ -234,3 +298,16 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[name], completed=done, total=total)
 
         yield move
+
+
+def _plain_lines() -> Callable[[str, int, int], None]:
+    """Return what writes 'reading 16/300' to stderr, so seldom that what is quickly done says nothing."""
+    last = time.monotonic()
+
+    def say(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_EVERY_SECONDS:
+            last = time.monotonic()
+            print(f"{name} {done}/{total}", file=sys.stderr, flush=True)
+
+    return say

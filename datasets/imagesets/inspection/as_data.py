@@ -1,6 +1,7 @@
 """An inspection as plain data, for programs. `docs/inspect.md` says what each key means; keys are only ever added."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from imagesets.inspection.buckets import BucketFacts
@@ -10,8 +11,14 @@ from imagesets.inspection.findings import SEVERITIES, Finding
 VERSION = 1
 
 
-def as_data(inspection: Inspection) -> dict[str, Any]:
-    """Return everything found out, as dicts, lists, text and numbers; sizes are [height, width] in pixels."""
+def as_data(inspection: Inspection, thumbnails: Sequence[str | None] | None = None) -> dict[str, Any]:
+    """Return everything found out, as dicts, lists, text and numbers; sizes are [height, width] in pixels.
+
+    Args:
+        inspection: what was found out.
+        thumbnails: names of the files that were written of the pictures, by index; None where none were.
+    """
+    names = thumbnails if thumbnails is not None else [None] * len(inspection.facts.pictures)
     facts, plan = inspection.facts, inspection.facts.plan
     severities = Counter(finding.severity for finding in inspection.findings)
     return {
@@ -38,7 +45,10 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
             "same": [_names(inspection, group) for group in facts.same],
             "nearly_same": [_names(inspection, group) for group in facts.near],
         },
-        "pictures": [_picture(inspection, picture) for picture in facts.pictures],
+        "pictures": [
+            _picture(inspection, picture) | {"thumbnail": name}
+            for picture, name in zip(facts.pictures, names, strict=True)
+        ],
         "unusable": [{"source": bad.source, "name": bad.name, "reason": bad.reason} for bad in facts.report.bad],
     }
 

@@ -143,6 +143,39 @@ def test_the_page_is_written_whole_and_named(folder: Path, tmp_path: Path, capsy
     assert str(page) in printed.err
 
 
+def test_thumbnails_are_written_where_the_json_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (1200, 400), "#0000ff").save(folder / "7.png")
+    small = tmp_path / "small"
+    _, data = inspected(capsys, str(folder), "--thumbnails", str(small))
+    written = [each["thumbnail"] for each in data["pictures"]]
+    assert sorted(written) == sorted(path.name for path in small.iterdir())
+    assert len(set(written)) == 8
+    assert [each["name"] for each in data["pictures"]] == [f"{index}.png" for index in range(8)]
+    for each in data["pictures"]:
+        with Image.open(small / each["thumbnail"], formats=["WEBP"]) as thumbnail:
+            height, width = each["original_size"]
+            assert thumbnail.width == min(width, 320)
+            assert abs(thumbnail.height - height * thumbnail.width / width) <= 1
+    with Image.open(small / data["pictures"][7]["thumbnail"]) as thumbnail:
+        red, green, blue = thumbnail.convert("RGB").resize((1, 1)).getpixel((0, 0))
+        assert blue > 240
+        assert max(red, green) < 15
+    _, without = inspected(capsys, str(folder))
+    assert {each["thumbnail"] for each in without["pictures"]} == {None}
+
+
+def test_thumbnails_go_among_no_other_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.iterdir())
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link", tmp_path / "missing" / "small"):
+        assert main(["data", "inspect", str(folder), "--thumbnails", str(place)]) == 2
+        assert "--thumbnails" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
 def test_no_line_is_wider_than_a_narrow_terminal(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
