@@ -23,7 +23,7 @@ PAGES: tuple[tuple[str, str, Callable[[Desk], None]], ...] = (
 def build_app(desk: Desk) -> gr.Blocks:
     """Return the page, not yet served. No handler is an endpoint for others to call."""
     (first_title, _, build_first), *others = PAGES
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as app:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as app:
         _add_bar(first_title)
         build_first(desk)
     for title, path, build in others:

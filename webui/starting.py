@@ -30,6 +30,7 @@ class Started:
         log: what it prints.
         started_at: seconds since 1970.
         log_start: where in the log its own words begin.
+        run: the key of the run that it trains, if any; its folder may not be there yet.
     """
 
     words: tuple[str, ...]
@@ -37,6 +38,7 @@ class Started:
     log: Path
     started_at: float
     log_start: int
+    run: str = ""
 
     @property
     def line(self) -> str:
@@ -68,12 +70,13 @@ class Starter:
     started: list[Started] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, words: Sequence[str], log_name: str) -> Started:
+    def start(self, words: Sequence[str], log_name: str, *, run: str = "") -> Started:
         """Start `atelier WORDS…` in the current folder.
 
         Args:
             words: as they would be typed; never put together to a shell's line.
             log_name: of its log, a plain name without ending; an older log is written on.
+            run: the key of the run that it will train, if any.
 
         Raises:
             DiskError: the log cannot be written.
@@ -95,14 +98,14 @@ class Starter:
                     start_new_session=True,
                     creationflags=_apart(),
                 )
-        started = Started(tuple(words), process, log, time.time(), start)
+        started = Started(tuple(words), process, log, time.time(), start, run)
         with self._lock:
             self.started = [started, *self.started][:_KEPT]
         return started
 
-    def newest(self, log_name: str) -> Started | None:
-        """Return the newest command of a log's name."""
-        return next((each for each in self.started if each.log.stem == log_name), None)
+    def of_run(self, key: str) -> Started | None:
+        """Return the newest command that was to train a run."""
+        return next((each for each in self.started if each.run == key), None)
 
 
 def _apart() -> int:
