@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.errors import AtelierError
+from webui.quick_import import without_stubs
 from webui.settings import PageSettings, require_guarded
 
 PASSWORD = "ATELIER_PASSWORD"  # noqa: S105 - the name of the variable
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         require_guarded(settings, password)
         with tempfile.TemporaryDirectory(prefix="atelier-ui-") as scratch:
             quiet_environment(Path(scratch))
-            from webui.launch import launch  # only now: Gradio reads the environment as it is imported
+            with without_stubs():  # only now: Gradio reads the environment as it is imported
+                from webui.launch import launch
 
             launch(settings, password, Path(scratch))
     except AtelierError as error:
