@@ -42,6 +42,14 @@ def _finished(root: Node | None, path: Path, overrides: Sequence[str], problems:
         raise RecipeProblems(problems)
     for text in overrides:
         root = apply_override(root, text, Recipe, problems)
+    return checked_recipe(root, path, problems)
+
+
+def checked_recipe(root: Node, path: Path, problems: list[Problem]) -> Recipe:
+    """Return the recipe that a composed tree says, named after the file at `path` where it names itself not.
+
+    Raises RecipeProblems: those that were found before, `problems`, and all that are wrong with the settings.
+    """
     return _validated(_named(root, path), problems)
 
 
