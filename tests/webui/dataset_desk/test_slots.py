@@ -77,7 +77,7 @@ def test_a_line_of_json_is_exchanged_and_nothing_else(name: str, start: bytes, t
 @given(text=WORDS.filter(lambda text: bool(clean_caption(text))))
 def test_a_cell_is_exchanged_and_nothing_else(name: str, end: str, text: str) -> None:
     content = end.join([
-        'file_name, text ,"note, quoted"', 'a.png,plain words,""', 
+        'file_name, text ,"note, quoted"', 'a.png,plain words,""',
         '"b.png","a ""quoted"", text' + end + 'of two lines",x',
         "d.png,,nothing", "c.png,last,é",
     ]).encode()  # fmt: skip
