@@ -22,6 +22,7 @@ FLOORS = {
     "finetune.export": 3,
     "finetune.preview": 4,
     "finetune.training": 5,
+    "finetune.drawing": 6,
     "finetune.miniature": 6,
     "finetune.cli": 7,
     "webui": 8,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument, add_recipe_arguments
 from finetune.cli.output import print_json
-from finetune.cli.quiet import quiet_libraries
+from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.errors import AtelierError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import format_bytes, format_duration, print_json
-from finetune.cli.quiet import quiet_libraries
 from finetune.errors import RecipeError
+from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.cache.pruning import Pruning

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import print_json
-from finetune.cli.quiet import quiet_libraries
 from finetune.errors import RecipeError
+from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from finetune.drawing.messages import LoraFile, LoraOfRun
     from finetune.recipe import Recipe
 
 
@@ -26,8 +27,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("source", metavar="RUN|RECIPE", help="a run's folder, or a recipe whose model is used")
     parser.add_argument("--prompt", action="append", help="what to draw; may be given several times")
     parser.add_argument("--negative", metavar="PROMPT", help="what to steer away from")
-    parser.add_argument("--lora", metavar="FILE", help="a LoRA file (.safetensors) in place of the run's own")
-    parser.add_argument("--strength", type=float, default=1.0, help="what the LoRA's change is multiplied by")
+    parser.add_argument(
+        "--lora",
+        metavar="FILE|RUN[@STEP]",
+        action="append",
+        help="a LoRA file (.safetensors), or what a run has learned (after a step), in place of the run's own; may be "
+        "given several times, and their changes add up",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        action="append",
+        help="what the LoRA's change is multiplied by; with several, one each in the same order",
+    )
     parser.add_argument("--seed", type=int, action="append", help="of the noise; may be given several times")
     parser.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, as 1024x768")
     parser.add_argument("--original-size", type=_size, metavar="HxW", help="the size the model is told it once had")
@@ -35,6 +47,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--target-size", type=_size, metavar="HxW", help="the size the model is told it draws")
     parser.add_argument("--steps", type=int, help="denoising steps; without it, the recipe's")
     parser.add_argument("--guidance", type=float, help="weight of the prompt; without it, the recipe's")
+    parser.add_argument(
+        "--switch-at", type=float, metavar="SHARE", help="the refiner takes over after this share of the way, as 0.8"
+    )
+    parser.add_argument(
+        "--refiner-strength", type=float, metavar="SHARE", help="the refiner draws over the finished picture, as 0.3"
+    )
     parser.add_argument("--no-refiner", action="store_true", help="leave the refiner out")
     parser.add_argument(
         "--out", metavar="FOLDER", help="where the pictures go; without it, a new folder under RUN/generated"
@@ -48,27 +66,27 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.source, overrides(arguments))
-    model = trained_model(arguments, recipe)
+    model = trained_folder(arguments, recipe)
     chosen = [*overrides(arguments), prompts_override(recipe, arguments)]
     recipe = load_recipe(arguments.source, chosen if model is None else [*chosen, model_override(model)])
     if not recipe.preview.prompts:
         raise RecipeError("nothing to draw: the recipe has no prompts. Give one with --prompt")
-    if not math.isfinite(arguments.strength):
-        raise RecipeError(f"--strength: got {arguments.strength}, needs a number, as 0.8")
-    lora = None if model is not None else lora_file(arguments, recipe)
+    loras = [] if model is not None else chosen_loras(arguments, recipe)
     folder = output_folder(arguments)
     quiet_libraries()
-    from finetune.preview.generate import generate
+    from finetune.drawing.generate import generate
+    from finetune.drawing.places import find_lora
     from finetune.training.job import say_warning
 
-    paths = generate(
-        recipe, folder, lora=lora, strength=arguments.strength, warn=say_warning, trained=model is not None
-    )
+    paths = generate(recipe, folder, loras=loras, warn=say_warning, trained=model is not None)
     if arguments.json:
-        shown = {name: None if path is None else str(path) for name, path in (("lora", lora), ("model", model))}
+        lora = str(find_lora(loras[0])[0]) if loras else None
+        used = [{"path": str(find_lora(lora)[0]), "strength": lora.strength} for lora in loras]
+        shown = {"lora": lora, "loras": used, "model": None if model is None else str(model)}
         print_json({**shown, "files": [str(path) for path in paths]})
     else:
-        print(f"LoRA: {lora or 'none'}" if model is None else f"model: {model}")
+        names = [f"{find_lora(lora)[0]}" + (f" x {lora.strength:g}" if lora.strength != 1 else "") for lora in loras]
+        print("\n".join(f"LoRA: {name}" for name in names or ["none"]) if model is None else f"model: {model}")
         print("\n".join(str(path) for path in paths))
     return 0
 
@@ -80,6 +98,12 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
         chosen.append(f"preview.num_inference_steps={arguments.steps}")
     if arguments.guidance is not None:
         chosen.append(f"preview.guidance_scale={arguments.guidance}")
+    if arguments.switch_at is not None and arguments.refiner_strength is not None:
+        raise RecipeError("--switch-at and --refiner-strength are two ways to use the refiner. Give one of them")
+    if arguments.switch_at is not None:
+        chosen.append(f"preview.refiner={{kind: ensemble, switch_at: {arguments.switch_at}}}")
+    if arguments.refiner_strength is not None:
+        chosen.append(f"preview.refiner={{kind: image_to_image, strength: {arguments.refiner_strength}}}")
     if arguments.no_refiner:
         chosen.append("refiner=null")
     return chosen
@@ -120,24 +144,19 @@ def output_folder(arguments: argparse.Namespace) -> Path:
     return root / f"{max(taken, default=0) + 1:03d}"
 
 
-def trained_model(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
-    """Return the folder of the model a run has trained, of its last step if exported; None where it trained a LoRA.
+def trained_folder(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
+    """Return the folder of the model a run has trained; None where there is none, or a LoRA is asked for.
 
     Raises:
         RecipeError: it is not exported yet.
     """
+    from finetune.drawing.places import trained_model
     from finetune.run.folder import RunFolder
 
     folder = Path(arguments.source)
-    if recipe.adapter.kind == "lora" or arguments.lora is not None or not folder.is_dir():
+    if recipe.adapter.kind == "lora" or arguments.lora or not folder.is_dir():
         return None
-    run_folder = RunFolder.open(folder)
-    final = run_folder.exports / recipe.name
-    folders = [path.parent for path in run_folder.exports.glob("*/model_index.json") if path.parent.name[0] != "."]
-    exports = [final] if final in folders else sorted(folders)  # names end in the step
-    if not exports:
-        raise RecipeError(f"{folder} has no exported model yet. Type: atelier export {folder}")
-    return exports[-1]
+    return trained_model(RunFolder.open(folder), recipe)
 
 
 def model_override(folder: Path) -> str:
@@ -145,19 +164,37 @@ def model_override(folder: Path) -> str:
     return "model=" + json.dumps({"kind": "folder", "path": str(folder)})
 
 
-def lora_file(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
-    """Return the LoRA to draw with: the one given, a run's own (of its last step, if exported), or none for a recipe.
+def chosen_loras(arguments: argparse.Namespace, recipe: "Recipe") -> "list[LoraFile | LoraOfRun]":
+    """Return the LoRAs to draw with: those given, or a run's own export, or none for a recipe; with their strengths.
 
     Raises:
-        RecipeError: the file or the export is not there.
+        RecipeError: a file or an export is not there, or strengths and LoRAs are not one each.
+    """
+    from finetune.drawing.places import find_lora, parse_lora
+
+    given = arguments.lora or [str(path) for path in [own_export(arguments, recipe)] if path is not None]
+    strengths = arguments.strength or [1.0] * len(given)
+    if given and len(strengths) != len(given):
+        raise RecipeError(f"--strength: got {len(strengths)} for {len(given)} LoRAs. Give one for each, in their order")
+    for strength in strengths:
+        if not math.isfinite(strength):
+            raise RecipeError(f"--strength: got {strength}, needs a number, as 0.8")
+    if not given:
+        return []
+    loras = [parse_lora(text, strength) for text, strength in zip(given, strengths, strict=True)]
+    for lora in loras:
+        find_lora(lora)
+    return loras
+
+
+def own_export(arguments: argparse.Namespace, recipe: "Recipe") -> Path | None:
+    """Return a run's exported LoRA, of its last step, or None for a recipe.
+
+    Raises:
+        RecipeError: there is no export.
     """
     from finetune.run.folder import RunFolder
 
-    if arguments.lora is not None:
-        path = Path(arguments.lora)
-        if not path.is_file():
-            raise RecipeError(f"--lora: {path} does not exist. Give a .safetensors file")
-        return path
     folder = Path(arguments.source)
     if not folder.is_dir():
         return None

@@ -77,7 +77,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Measure, and show what was found; return 1 where a row does not hold."""
-    from finetune.cli.quiet import quiet_libraries
+    from finetune.run.quiet import quiet_libraries
 
     require_extra()
     quiet_libraries()

@@ -4,7 +4,7 @@ One large model is on the card at a time: the base gives way to the refiner, whi
 the VAE.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ class Artist:
         prediction_type: what the base is trained to predict, or None for what its own schedule says.
         zero_terminal_snr: whether it is trained with a last timestep of pure noise.
         has_adapter: whether what was learned can be switched off; else the untouched model is drawn at step 0 only.
+        facts: what else each picture with the adapter says of itself, as which files it was drawn with.
     """
 
     files: ModelFiles
@@ -58,6 +59,7 @@ class Artist:
     prediction_type: str | None = None
     zero_terminal_snr: bool = False
     has_adapter: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
     _untouched: list[list[Pixels]] = field(default_factory=list)
 
     def draw(self, unet: UNet2DConditionModel, adapted: Sequence[nn.Module], folder: Path, step: int) -> list[Path]:
@@ -140,12 +142,20 @@ class Artist:
         return paths
 
     def _settings(self, request: PictureRequest, title: str, step: int) -> dict[str, Any]:
-        settings: dict[str, Any] = {**asdict(request), "drawn_with": title, "step": step}
-        settings["num_inference_steps"] = self.sampler.num_inference_steps
-        settings["guidance_scale"] = self.sampler.guidance_scale
-        if "refiner" in title:
-            settings["refiner"] = self.refiner.model_dump(mode="json")
-        return settings
+        settings = {**picture_settings(request, title, self.sampler, self.refiner), "step": step}
+        return settings if "off" in title else {**settings, **self.facts}
+
+
+def picture_settings(
+    request: PictureRequest, title: str, sampler: Sampler, refiner: EnsembleRefiner | ImageToImageRefiner
+) -> dict[str, Any]:
+    """Return what a picture says of how it was drawn; of the refiner only where the title names it."""
+    settings: dict[str, Any] = {**asdict(request), "drawn_with": title}
+    settings["num_inference_steps"] = sampler.num_inference_steps
+    settings["guidance_scale"] = sampler.guidance_scale
+    if "refiner" in title:
+        settings["refiner"] = refiner.model_dump(mode="json")
+    return settings
 
 
 @contextmanager

@@ -28,6 +28,10 @@ from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
+def _nothing() -> None:
+    """Do nothing after a step."""
+
+
 @dataclass(frozen=True)
 class Guidance:
     """A prompt and its negative, encoded by the model that will draw."""
@@ -73,11 +77,13 @@ class Sampler:
         num_inference_steps: denoising steps from pure noise to a picture.
         guidance_scale: weight of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
         autocast: the precision the U-Nets run in; latents and embeddings stay float32.
+        on_step: called after every denoising step; what it raises ends the drawing.
     """
 
     num_inference_steps: int
     guidance_scale: float
     autocast: Autocast
+    on_step: Callable[[], None] = _nothing
 
     @torch.no_grad()
     def base_latents(
@@ -106,6 +112,7 @@ class Sampler:
         ) -> dict[str, Any]:
             if denoising_end is not None and timestep >= _cutoff(pipe.scheduler, denoising_end):
                 unfinished[:] = [values["latents"]]
+            self.on_step()
             return {}
 
         arguments = {
@@ -146,6 +153,13 @@ class Sampler:
             if isinstance(refiner, EnsembleRefiner)
             else {"strength": refiner.strength}
         )
+
+        def step(
+            _pipe: StableDiffusionXLImg2ImgPipeline, _index: int, _timestep: Tensor, _values: dict[str, Any]
+        ) -> dict[str, Any]:
+            self.on_step()
+            return {}
+
         with self.autocast():
             return pipeline(
                 **guidance.arguments(unet.device),
@@ -157,6 +171,7 @@ class Sampler:
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
                 generator=_noise_of(request),
+                callback_on_step_end=step,
                 output_type="latent",
             ).images
 

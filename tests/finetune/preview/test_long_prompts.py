@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from finetune.drawing.generate import generate
 from finetune.model.miniature import Miniature
 from finetune.model.text_tokens import Reading
 from finetune.preview.encode import encode_guidance
-from finetune.preview.generate import generate
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner
 
 ONE, TWO, THREE = ("a red star on a blue ground, " * times + "a cat" for times in (1, 8, 20))
@@ -75,7 +75,7 @@ def test_generating_reads_as_much_as_the_recipe_says_and_weighs_where_it_says(ma
         "weighted": {"training.weighted_captions": True},
     }.items():
         recipe = make_recipe({**settings, **own})
-        paths = generate(recipe, tmp_path / name, lora=None, strength=1.0, warn=warnings.append)
+        paths = generate(recipe, tmp_path / name, loras=(), warn=warnings.append)
         drawn[name] = paths[1].read_bytes()
     assert drawn["plain"] == drawn["again"]
     assert len(set(drawn.values())) == 3

@@ -1,16 +1,13 @@
-"""Pictures without a run: a recipe's model, a LoRA file or none, the recipe's prompts."""
+"""Pictures without a run: a recipe's model, LoRAs or none, the recipe's prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from finetune.adapters.lora import apply_lora, lora_scaled
-from finetune.adapters.weights import COMPONENTS
-from finetune.errors import RecipeError
+from finetune.drawing.loras import LoraRack, identify, loras_shown
+from finetune.drawing.messages import LoraFile, LoraOfRun
 from finetune.export.keys import UNetLayout
-from finetune.export.read import read_lora
 from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_device, choose_dtype
@@ -28,24 +25,23 @@ def generate(
     recipe: Recipe,
     folder: Path,
     *,
-    lora: Path | None,
-    strength: float,
+    loras: Sequence[LoraFile | LoraOfRun],
     warn: Callable[[str], None],
     trained: bool = False,
 ) -> list[Path]:
-    """Draw the recipe's prompts into `folder`, without the LoRA, with it, and refined.
+    """Draw the recipe's prompts into `folder`, without the LoRAs, with them, and refined.
 
     Args:
         recipe: its model, refiner, preview settings and prompts are used.
         folder: where the pictures go; pictures of the same names are replaced.
-        lora: a file in kohya's or diffusers' form, or None to draw with the base alone.
-        strength: what the LoRA's change is multiplied by.
+        loras: files in kohya's or diffusers' form or runs' steps, with their strengths; none draws the base alone.
         warn: told what is drawn otherwise than it may be meant.
         trained: whether the model itself is what was trained.
 
     Returns:
         The files, the wall first.
     """
+    identities = [identify(lora) for lora in loras]
     device = choose_device(recipe.training.device)
     dtype = choose_dtype(recipe.training.precision, device)
     objective = recipe.training.objective
@@ -60,7 +56,8 @@ def generate(
     warn_of_long_prompts(reading, stack.reader.cut_off(texts_of(requests)), requests, warn)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    adapted = [] if lora is None else _attach(lora, unet, stack, UNetLayout.from_config(geometry.unet_config))
+    rack = LoraRack(unet, stack, UNetLayout.from_config(geometry.unet_config))
+    rack.hang(identities)
     artist = Artist(
         files=files,
         refiner_files=refiner_files,
@@ -75,9 +72,10 @@ def generate(
         prediction_type=None if objective.prediction_type == "auto" else objective.prediction_type,
         zero_terminal_snr=objective.zero_terminal_snr,
         has_adapter=not trained,
+        facts={"loras": loras_shown(identities, [lora.strength for lora in loras])} if loras else {},
     )
-    with lora_scaled(adapted, strength):
-        return artist.draw(unet, adapted, folder, step=1 if adapted or trained else 0)
+    with rack.scaled([lora.strength for lora in loras]):
+        return artist.draw(unet, rack.adapted, folder, step=1 if rack.adapted or trained else 0)
 
 
 def _refiner_guidance(
@@ -88,23 +86,3 @@ def _refiner_guidance(
     device: torch.device,
 ) -> list[Guidance]:
     return [] if files is None else encode_guidance(TextStack.load(files, dtype, device, reading), requests)
-
-
-def _attach(path: Path, unet: nn.Module, stack: TextStack, layout: UNetLayout) -> list[nn.Module]:
-    """Put a LoRA file's modules into the models they belong to."""
-    modules = read_lora(path, layout)
-    models = {"unet": unet, "text_encoder": stack.text_encoder, "text_encoder_2": stack.text_encoder_2}
-    adapted = []
-    for component in COMPONENTS:
-        own = [module for module in modules if module.component == component]
-        model = models[component]
-        if not own:
-            continue
-        if model is None:
-            raise RecipeError(f"{path} changes the {component}, which this model does not have")
-        try:
-            apply_lora(model, component, own)
-        except ValueError as error:
-            raise RecipeError(f"{path} was made for another model: {error}") from error
-        adapted.append(model)
-    return adapted
