@@ -148,7 +148,8 @@ class Guard:
             return 403, "this is no file of this page"
         if not name.lower().endswith(SENT_ENDINGS) or any(part.startswith(".") for part in path.parts[1:]):
             return 403, "files of this kind are not sent"
-        return None if self.places.is_served(path) else (403, "this is no file of this page")
+        shown = name.lower().endswith(SHOWN_ENDINGS)
+        return None if self.places.is_served(path, shown=shown) else (403, "this is no file of this page")
 
 
 def _is_address(name: str) -> bool:

@@ -103,13 +103,19 @@ class Places:
             raise PlaceError(f"{path.name}: is a link or no plain file. Give another name")
         return path
 
-    def is_served(self, path: Path) -> bool:
-        """Whether a file may be sent to a browser: it is one, and lies inside a folder once its links are followed."""
+    def is_served(self, path: Path, *, shown: bool) -> bool:
+        """Whether a file may be sent to a browser: it is one, and lies inside a folder once its links are followed.
+
+        Args:
+            path: absolute.
+            shown: whether it is sent to be shown, as a picture; a folder of pictures gives nothing else.
+        """
         try:
             real = path.resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             return False
-        return real.is_file() and any(real.is_relative_to(root) for root in self.served())
+        folders = self.served() if shown else (*self.runs, self.scratch)
+        return real.is_file() and any(real.is_relative_to(root) for root in folders)
 
     def served(self) -> tuple[Path, ...]:
         """Return the folders whose files a browser may be sent."""
