@@ -292,8 +292,8 @@ class _Editor:
         column = node.start_mark.column
         if index == 0:
             return _start(node)
-        floor = self._line_end(self._end_of(node.value[index - 1]))
-        place = floor
+        before = node.value[index - 1]
+        place = self._line_end(self._dash(node, index - 1) + 1 if _is_empty(before) else self._end_of(before))
         while place < len(self.text):
             if self.text[place + column : place + column + 1] == "-" and not self.text[place : place + column].strip():
                 return place + column

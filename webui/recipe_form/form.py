@@ -144,8 +144,8 @@ class _Builder:
                 self.group(
                     item,
                     f"{key}.{index}",
-                    f"{_singular(label)} {index + 1}",
-                    "",
+                    f"{singular(label)} {index + 1}",
+                    words,
                     _written_out(item, entry),
                     _written_out(item, bases[index]) if index < len(bases) else _ABSENT,
                 )
@@ -211,7 +211,8 @@ def _written_out(shape: Shape, value: Any) -> Any:
     return {shape.shorthand: value} if shape.shorthand is not None and isinstance(value, str) else value
 
 
-def _singular(label: str) -> str:
+def singular(label: str) -> str:
+    """Return what one entry of a list is called."""
     return label.removesuffix("s")
 
 
