@@ -13,9 +13,8 @@ from finetune.run.folder import RunFolder
 from webui.paths import open_plain
 from webui.run_state import RunState, RunStatus, fold
 
-# Events are several times as large in Python as on the disk: so many at a time stay in the processor's cache, and a log
-# is opened in about two thirds of the time that chunks of 256 KiB take.
-_CHUNK_BYTES = 1 << 16
+# Few enough events that they stay in the processor's cache, and enough of them that a column is worth making.
+_CHUNK_BYTES = 1 << 17
 
 # What is remembered of a log to know it again: its first event's time, and the last one's, lie within.
 _HEAD_BYTES = 256

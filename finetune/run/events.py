@@ -26,6 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self, TypeAlias, get_args
 
+import orjson
+
 from finetune.run.durable import disk_errors, fsync_path, json_bytes
 
 EventKind = Literal["run_started", "stage", "step", "preview", "checkpoint", "warning", "command_done", "run_finished"]
@@ -36,8 +38,6 @@ Event: TypeAlias = dict[str, Any]
 
 # Rare events that a power cut should not take away; a step's line may wait for the next of these.
 _FLUSHED_KINDS = frozenset({"run_started", "checkpoint", "command_done", "run_finished"})
-
-_DECODER = json.JSONDecoder()
 
 
 class EventLog:
@@ -162,14 +162,20 @@ def read_events_of(file: BinaryIO, name: str, offset: int, max_bytes: int = -1) 
 def parse_event(line: bytes) -> Event | None:
     """Return the event a line holds, or None when it holds none."""
     try:
-        # As json.loads reads bytes, at two thirds of its time: a page opens runs of a hundred thousand lines.
-        text = line.decode("utf-8", "surrogatepass").strip()
-        event, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    if end != len(text) or not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        event = orjson.loads(line)  # in a quarter of json's time: a page opens runs of a hundred thousand lines
+    except orjson.JSONDecodeError:
+        event = _parsed_patiently(line)
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     return event if type(event.get("seq")) is int else None
+
+
+def _parsed_patiently(line: bytes) -> object:
+    """Return what `json` reads in a line that orjson refuses: names of files that are no Unicode, and long numbers."""
+    try:
+        return json.loads(line.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _damage(name: str, position: int) -> Event:
