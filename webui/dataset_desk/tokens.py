@@ -37,13 +37,11 @@ class Counted:
     @property
     def line(self) -> str:
         """The counts in words."""
-        both = set(self.counts.values())
-        names = " + ".join(self.counts)
-        counts = (
-            f"{both.pop()} of {self.limit} tokens by {names}"
-            if len(both) == 1
-            else ", ".join(f"{count} of {self.limit} tokens by {name}" for name, count in self.counts.items())
-        )
+        different = set(self.counts.values())
+        if len(different) == 1 and len(self.counts) > 1:
+            counts = f"{different.pop()} of {self.limit} tokens by both tokenizers"
+        else:
+            counts = ", ".join(f"{count} of {self.limit} tokens by {name}" for name, count in self.counts.items())
         return counts + (f", in {len(self.chunks)} chunks of 75" if len(self.chunks) > 1 else "")
 
 

@@ -91,9 +91,7 @@ def test_an_inspection_can_be_cancelled_and_fails_in_words(
     assert (look.state, look.words) == ("failed", "<b>no</b> such thing")
 
 
-def test_not_too_many_run_at_once_and_all_end_with_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_too_many_run_at_once_and_all_end_with_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = Inspector(tmp_path / "scratch")
     monkeypatch.setattr(inspecting, "PROGRAM", (sys.executable, "-c", "import time; time.sleep(60)"))
     folders = [tmp_path.resolve() / name for name in ("a", "b", "c")]
