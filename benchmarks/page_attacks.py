@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "datasets")]
 
-from tests.webui.attacks import Target, all_attacks, lay_folder
-from tests.webui.serving import free_port, serve_page
+from tests.webui.attacks import Target, all_attacks, lay_folder  # noqa: E402
+from tests.webui.serving import free_port, serve_page  # noqa: E402
 
 PLAIN = """
 import sys

@@ -20,7 +20,7 @@ from webui.places import PlaceError
 from webui.run_reader import Seen
 from webui.words import as_text, told
 
-_TICK_SECONDS = 1.0
+_TICK_SECONDS = 1.5
 _STEPS_ACROSS = 6
 
 _SAID = {

@@ -89,6 +89,11 @@ def test_an_inspection_can_be_cancelled_and_fails_in_words(
     inspector.start(folder, ".txt")
     look = wait(inspector, folder)
     assert (look.state, look.words) == ("failed", "<b>no</b> such thing")
+    said = "import sys; print('atelier: no pictures', file=sys.stderr); sys.exit(3)"
+    monkeypatch.setattr(inspecting, "PROGRAM", (sys.executable, "-c", said))
+    inspector.start(folder, ".txt")
+    look = wait(inspector, folder)
+    assert (look.state, look.words) == ("failed", "no pictures")
 
 
 def test_not_too_many_run_at_once_and_all_end_with_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

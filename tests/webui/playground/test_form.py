@@ -11,6 +11,7 @@ from finetune.errors import RecipeError
 from webui.places import PlaceError, Places
 from webui.playground.form import (
     command_of,
+    comparisons,
     even_size,
     look_at_source,
     lora_choices,
@@ -19,6 +20,7 @@ from webui.playground.form import (
     resolve_lora,
     resolve_source,
     seeds_from,
+    settings_in_words,
     share_in_words,
     source_choices,
     steps_of_run,
@@ -116,3 +118,29 @@ def test_the_line_means_what_was_asked_for(places):
     assert not line.no_refiner
     base = parse_line(shlex.split(command_of(request, Drawn(**cell, column="base")))[1:])
     assert (base.source, base.lora, base.no_refiner) == (f"{run}/recipe.yaml", None, True)
+
+
+def test_a_picture_is_compared_with_its_own_cell():
+    def drawn(path, column, seed=0, strength=None):
+        return Drawn(id="1", path=path, title="", column=column, seed=seed, strength=strength, settings={})
+
+    pictures = [
+        drawn("b0", "base"), drawn("b1", "base", 1), drawn("l0", "lora", 0, 0.5), drawn("r0", "lora_refined", 0, 0.5),
+        drawn("l1", "lora", 1, 0.5), drawn("m0", "lora", 0, 1.0), drawn("s0", "lora_refined", 0, 1.0),
+    ]  # fmt: skip
+    assert comparisons(pictures, pictures[2]) == (("b0", "l0"), ("l0", "r0"))
+    assert comparisons(pictures, pictures[0]) == (("b0", "m0"), ("m0", "s0")), "of the last strength"
+    assert comparisons(pictures, pictures[4]) == (("b1", "l1"), None)
+    assert comparisons(pictures[:1], pictures[0]) == (None, None)
+
+
+def test_settings_are_told_in_words():
+    settings = {
+        "prompt": "a cat", "negative_prompt": "", "size": [64, 32], "crop_top_left": (0, 8), "guidance_scale": 3.0,
+        "negative_crop_top_left": (0, 8), "loras": [{"lora": "cat step 10", "strength": 0.5}],
+        "refiner": {"kind": "ensemble", "switch_at": 0.8},
+    }  # fmt: skip
+    assert settings_in_words(settings) == [
+        ("prompt", "a cat"), ("size", "64 x 32"), ("crop top left", "0, 8"), ("guidance scale", "3"),
+        ("loras", "cat step 10 at 0.5"), ("refiner", "switch at 0.8"),
+    ]  # fmt: skip
