@@ -24,7 +24,7 @@ def differences(look: Look) -> list[Difference]:
         Difference(field.key, "" if field.inherited is None else as_words(field, field.inherited),
                    as_words(field, field.shown))
         for field in fields_of(look.form)
-        if field.shown != field.inherited
+        if field.shown != (field.inherited if field.inherited is not None else "")
     ]  # fmt: skip
 
 

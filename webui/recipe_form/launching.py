@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.errors import AtelierError, RecipeError
 from finetune.queue.items import PROGRAM
+from finetune.queue.runner import start_runner
 from finetune.recipe import load_recipe
 from finetune.run.folder import RunFolder
 from webui.desk import Desk
@@ -71,13 +72,15 @@ def start(desk: Desk, path: Path) -> Begun:
         DiskError: its log cannot be written.
     """
     folder = _run_folder(path)
+    _require_not_started(desk, folder)
     if RunFolder(folder).has_begun():
         raise RecipeError(f"{folder.name}: a run of that name is there already. Give this one another name")
     waiting = [item.id for item in desk.queue.read().items if item.run == str(folder) and item.ended_at is None]
     if waiting:
         raise RecipeError(f"{folder.name}: item {waiting[0]} of the queue has that name. Give this one another name")
-    started = desk.starter.start(["train", typed_path(path)], f"train-{folder.name}")
-    return Begun(started.line, _key(desk, folder), folder)
+    key = _key(desk, folder)
+    started = desk.starter.start(["train", typed_path(path)], f"train-{folder.name}", run=key or "")
+    return Begun(started.line, key, folder)
 
 
 def enqueue(desk: Desk, path: Path) -> tuple[Begun, int]:
@@ -87,9 +90,10 @@ def enqueue(desk: Desk, path: Path) -> tuple[Begun, int]:
         RecipeError: the recipe is wrong, or its run folder is taken.
         AtelierError: the queue is damaged or held.
     """
+    _require_not_started(desk, _run_folder(path))
     item = desk.queue.add(typed_path(path))
-    if not desk.queue.has_runner():
-        desk.starter.start(["queue", "run", "--queue", str(desk.queue.folder)], "queue")
+    if not desk.queue.has_runner() and not desk.queue.read().paused:
+        start_runner(desk.queue)
     place = [other.id for other in desk.queue.read().waiting()]
     folder = Path(item.run)
     line = f"atelier queue add {item.recipe} --queue {desk.queue.folder}"
@@ -101,6 +105,14 @@ def names_taken(desk: Desk, saved: Sequence[str]) -> list[str]:
     root = desk.places.runs[0]
     runs = [entry.name for entry in root.iterdir()] if root.is_dir() else []
     return [*saved, *runs]
+
+
+def _require_not_started(desk: Desk, folder: Path) -> None:
+    """Refuse a run that was started from here a moment ago, before its folder is there."""
+    key = _key(desk, folder)
+    started = None if key is None else desk.starter.of_run(key)
+    if started is not None and started.exit_code() is None:
+        raise RecipeError(f"{folder.name}: a run of that name was started here. Give this one another name")
 
 
 def _run_folder(path: Path) -> Path:

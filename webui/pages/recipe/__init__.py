@@ -39,6 +39,7 @@ class _Page:
     def add(self) -> None:
         gr.Markdown("# Recipe")
         self._add_beginnings()
+        self.undo = gr.Button("Bring back what was here before", visible=False, size="sm", elem_id="recipe-undo")
         self.summary = gr.HTML(elem_id="recipe-summary", label="Problems")
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -125,6 +126,7 @@ class _Page:
 
     def _add_form_tabs(self) -> None:
         self.mark = gr.State("")
+        self.before = gr.State(("", "", ""))
         self.known: Any = gr.State({})
         self.turns = {name: gr.State(0) for name in ALL_TABS}
         self.tabs: dict[str, Any] = {}
@@ -145,11 +147,16 @@ class _Page:
         for name in ALL_TABS:
             with self.tabs[name]:
                 self._add_render(name)
-        on_open(self.arrive, [self.draft, self.file], opened)
-        self.begin.click(self.begin_anew, [self.task, self.card, self.known], opened, **quick)
-        self.open.click(self.open_saved, [self.saved, self.known], opened, **quick)
+        on_open(self.arrive, [self.draft, self.file], opened).then(None, None, None, js=_FORGET_ADDRESS)
+        kept, keeping = [self.text, self.name, self.mark], [self.before, self.undo]
+        for button, opens, asked in (
+            (self.begin, self.begin_anew, [self.task, self.card, self.known]),
+            (self.open, self.open_saved, [self.saved, self.known]),
+        ):
+            button.click(self.keep, kept, keeping, **quick).then(opens, asked, opened, **quick)
+        self.undo.click(self.bring_back, [self.before, self.known], [self.undo, *opened], **quick)
         self.text.input(self.type_yaml, self.inputs, self.outputs, trigger_mode="always_last", **quick)
-        self.name.input(self.type_yaml, self.inputs, self.outputs, trigger_mode="always_last", **quick)
+        self.name.change(self.type_yaml, self.inputs, self.outputs, trigger_mode="always_last", **quick)
         self.back.click(self.give_back, [*self.inputs, self.differs], self.outputs, **quick)
         kept = [self.text, self.name, self.mark, self.replace]
         filed = [self.mark, self.file, self.saved, self.replace]
@@ -223,6 +230,15 @@ class _Page:
         if text:
             return self._opened(text, name, mark, shown)
         return self._begun(_FIRST, AS_IT_IS, shown)
+
+    def keep(self, text: str | None, name: str, mark: str) -> list[Any]:
+        """Remember what stands here before something else takes its place."""
+        return [(text or "", name, mark), gr.Button(visible=bool(text))]
+
+    @told
+    def bring_back(self, before: tuple[str, str, str], known: dict[str, str]) -> list[Any]:
+        """Show again what stood here before."""
+        return [gr.Button(visible=False), *self._opened(*before, known)]
 
     @told
     def begin_anew(self, task: str, card: str | None, known: dict[str, str]) -> list[Any]:
@@ -336,6 +352,9 @@ class _Page:
             path = self.desk.places.recipes / "recipe.yaml"
         return look_at(_bounded(text), path), path
 
+
+# What the address asked for is the draft now: loaded again, the page shows what has become of it.
+_FORGET_ADDRESS = "() => window.history.replaceState(window.history.state, '', window.location.pathname)"
 
 _TURNS = iter(range(1, 1 << 62))
 _next_turn = partial(next, _TURNS)

@@ -27,6 +27,15 @@ def add_setting(field: Field, label: str, elem_id: str, marks: Iterable[Mark]) -
     return part, slot
 
 
+def changed_by_hand(part: Any) -> Any:
+    """Return the event of a component that a person changes.
+
+    A Textbox says `input` at key presses alone: not when letters are deleted or pasted. Its `change` comes after the
+    page's own changes, too, so that a handler has to leave alone what is as it was.
+    """
+    return part.change if isinstance(part, gr.Textbox) else part.input
+
+
 def given(answer: Any) -> Shown:
     """Return what a component holds as the form knows it."""
     if isinstance(answer, bool):

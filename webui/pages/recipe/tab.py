@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.pages.recipe.parts import add_setting, given
+from webui.pages.recipe.parts import add_setting, changed_by_hand, given
 from webui.pages.recipe.words import beside, extended
 from webui.recipe_form.editing import add_entry, answer, extend, remove_entry
 from webui.recipe_form.fields import Field
@@ -77,7 +77,7 @@ class TabForm:
             self._add_parts(self.tab.parts, depth=0)
         if self.parts:
             gr.on(
-                [part.input for part in self.parts],
+                [changed_by_hand(part) for part in self.parts],
                 self._edit,
                 [*self.inputs, *self.parts],
                 [*self.outputs, *self.slots],
@@ -181,6 +181,8 @@ class TabForm:
             look, path = self.look_at(text, name)
             found = {key: given(each) for key, each in zip(self.keys, answers, strict=True)}
             changed = answer(look, path, found)
+            if changed == text:
+                return [gr.skip() for _ in (*self.outputs, *self.slots)]
             tab = tab_of(self.look_at(changed, name)[0], self.name)
             if tab.frame != self.tab.frame:
                 return [*self.react(changed, name, known), *(gr.skip() for _ in self.slots)]
