@@ -27,6 +27,7 @@ Key = tuple[Path, str]
 MAX_RUNNING = 2
 _KEPT = 6
 _DONE_CODES = (0, 3)
+"""3 says that something is wrong with the pictures: with a report, or where there is nothing to report on without."""
 _PATIENCE_SECONDS = 3.0
 _PROGRESS = re.compile(r"(?P<stage>[a-z]+) (?P<done>[0-9]+)/(?P<total>[0-9]+)", re.ASCII)
 _TAIL_BYTES = 8192
@@ -117,7 +118,7 @@ class Inspector:
         if code is None:
             words, done, total = _progress(_tail(job.folder / "said.txt"))
             return Look("running", words, done, total, job.number)
-        if code not in _DONE_CODES:
+        if code not in _DONE_CODES or not (job.folder / "report.json").stat().st_size:
             said = _tail(job.folder / "said.txt").strip().splitlines()
             lines = [line for line in said if _PROGRESS.fullmatch(line) is None][-4:]
             words = "\n".join(lines).removeprefix("atelier: ") or f"The inspection ended with code {code}."

@@ -7,7 +7,7 @@ those offered. What is known of a folder lies in the `View` of a browser's sessi
 import hashlib
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ _LONGEST = 100_000
 """Characters that a field may send: more is nobody's typing."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A folder that was asked for, and found: as the browser names it, where it is, how its caption files end."""
+
+    name: str
+    path: Path
+    extension: str
+
+
 class Handlers:
     """The handlers of one page, and what all its browsers share: inspections and histories."""
 
@@ -70,11 +79,12 @@ class Handlers:
         """Say what calls which handler."""
         parts, quick = self.parts, {"show_progress": "hidden"}
         every = parts.all()
-        chosen = [parts.folder, parts.extension, parts.view]
         on_open(self.open, None, every)
-        parts.inspect.click(self.inspect, chosen, every, js=_REMEMBER, **quick)
-        parts.cancel.click(self.cancel, chosen, every, **quick)
-        parts.timer.tick(self.tick, chosen, every, **quick)
+        parts.inspect.click(
+            self.inspect, [parts.folder, parts.extension, parts.view], every, js=_REMEMBER, **quick
+        )  # fmt: skip
+        parts.cancel.click(self.cancel, [parts.watched, parts.view], every, **quick)
+        parts.timer.tick(self.tick, [parts.watched, parts.view], every, **quick)
         filters = [parts.view, parts.bucket, parts.finding, parts.tag, parts.words, parts.with_cuts]
         gr.on(
             [parts.bucket.input, parts.finding.input, parts.tag.input, parts.words.submit, parts.words.blur],
@@ -131,63 +141,67 @@ class Handlers:
         if not asked:
             return answer
         try:
-            path = self.desk.places.picture_folder(asked)
-            return {**answer, **self._look(asked, path, extension, View())}
+            return {**answer, **self._look(self._asked(asked, extension), View())}
         except (AtelierError, ImagesetError) as error:
             return {**answer, parts.status: _said(empty("This folder cannot be opened", str(error)))}
 
     @told
     def inspect(self, name: str | None, extension: str, view: View) -> Answer:
         """Begin to inspect a folder."""
-        name, path, extension = self._chosen(name, extension)
-        self.inspector.start(path, extension)
-        return self._look(name, path, extension, view)
+        asked = self._asked(name, extension)
+        self.inspector.start(asked.path, asked.extension)
+        return self._look(asked, view)
 
     @told
-    def cancel(self, name: str | None, extension: str, view: View) -> Answer:
-        """End the inspection."""
-        name, path, extension = self._chosen(name, extension)
-        self.inspector.cancel(path, extension)
-        return self._look(name, path, extension, view)
+    def cancel(self, watched: Asked | None, view: View) -> Answer:
+        """End the inspection that is under way."""
+        if watched is None:
+            return self._nothing()
+        self.inspector.cancel(watched.path, watched.extension)
+        return self._look(watched, view)
 
     @told
-    def tick(self, name: str | None, extension: str, view: View) -> Answer:
+    def tick(self, watched: Asked | None, view: View) -> Answer:
         """Say how far the inspection is; show what it found once it is done."""
-        name, path, extension = self._chosen(name, extension)
-        return self._look(name, path, extension, view)
+        return {self.parts.timer: gr.Timer(active=False)} if watched is None else self._look(watched, view)
 
-    def _chosen(self, name: str | None, extension: str) -> tuple[str, Path, str]:
+    def _asked(self, name: str | None, extension: str) -> Asked:
         name = _text(name).strip()
         if not name:
             raise EditError("Choose a folder of pictures first")
         if extension not in EXTENSIONS:
             raise EditError(f"Caption files end in {' or '.join(EXTENSIONS)}")
-        return name, self.desk.places.picture_folder(name), extension
+        return Asked(name, self.desk.places.picture_folder(name), extension)
 
-    def _look(self, name: str, path: Path, extension: str, view: View) -> Answer:
-        """Answer with how an inspection is."""
+    def _look(self, asked: Asked, view: View) -> Answer:
+        """Answer with how an inspection is; where something else is chosen meanwhile, it is still this one."""
+        name, path, extension = asked.name, asked.path, asked.extension
         parts, look = self.parts, self.inspector.look(path, extension)
         runs = look.state == "running"
         answer: dict[Any, Any] = {
+            parts.watched: asked,
             parts.timer: gr.Timer(active=runs),
             parts.cancel: gr.Button(visible=runs),
             parts.inspect: gr.Button(interactive=not runs),
         }
         if runs:
+            if view.folder != path:
+                answer[parts.body] = gr.Column(visible=False)  # what is said below would seem to be of this folder
             return {**answer, parts.status: _said(progress(look.done, look.total or None, look.words))}
         if look.state == "none":
             return answer
         if look.state != "done":
-            title = "Cancelled" if look.state == "cancelled" else "These pictures cannot be inspected"
+            title = "Cancelled" if look.state == "cancelled" else _CANNOT
             return {**answer, parts.status: _said(empty(title, look.words)), parts.body: gr.Column(visible=False)}
         if view.report is not None and (view.folder, view.number) == (path, look.number):
             return answer
-        report = self.inspector.report(path, extension)
+        try:
+            report, captions = self.inspector.report(path, extension), read_captions(path, extension)
+        except (AtelierError, ImagesetError) as error:
+            return {**answer, parts.status: _said(empty(_CANNOT, str(error))), parts.body: gr.Column(visible=False)}
         assert report is not None, "it is done"
-        view = looking.with_captions(
-            View(name, path, extension, look.number, report, read_only=reason_not_to_write(path)),
-            read_captions(path, extension),
-        )
+        view = View(name, path, extension, look.number, report, read_only=reason_not_to_write(path))
+        view = looking.with_captions(view, captions)
         return {**answer, **self._everything(view)}
 
     def _everything(self, view: View) -> Answer:
@@ -570,6 +584,7 @@ class Handlers:
             raise EditError(problem)
 
 
+_CANNOT = "These pictures cannot be inspected"
 _NOT_HERE = "Its caption does not stand in a file that is edited here."
 
 # The folder stands in the address, so that loading the page again, or sending its address on, shows the same.

@@ -24,6 +24,7 @@ class Parts:
     """The page's parts, in the order a handler of all of them would return them."""
 
     view: gr.State
+    watched: gr.State
     timer: gr.Timer
     folder: gr.Dropdown
     extension: gr.Radio
@@ -86,7 +87,11 @@ class Parts:
 def add_parts() -> Parts:
     """Add the parts to the page that is being built."""
     gr.Markdown("# Dataset")
-    parts: dict[str, Any] = {"view": gr.State(View()), "timer": gr.Timer(TICK_SECONDS, active=False)}
+    parts: dict[str, Any] = {
+        "view": gr.State(View()),
+        "watched": gr.State(None),
+        "timer": gr.Timer(TICK_SECONDS, active=False),
+    }
     _add_choice(parts)
     parts["status"] = gr.HTML(NOTHING_YET, label="How the inspection is", elem_id="dataset-status")
     with gr.Column(visible=False) as parts["body"]:

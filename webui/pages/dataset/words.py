@@ -22,11 +22,12 @@ def report_words(view: View, line: str) -> str:
     """Return what the set is, where it goes on, and the line to type that says the same."""
     report = view.report
     assert report is not None, "there is something to say"
-    recipe = as_text(page_address("recipe", pictures=view.name))
+    address = as_text(page_address("recipe", pictures=view.name))
+    link = f'<p class="after-facts"><a href="{address}" id="dataset-use">Use these pictures in a recipe</a></p>'
     note = f'<p class="read-only">{as_text(view.read_only)}</p>' if view.read_only else ""
     return (
         f"{fact_list(report.facts())}"
-        f'<p class="after-facts"><a href="{recipe}" id="dataset-use">Use these pictures in a recipe</a></p>{note}'
+        f"{link if report.pictures else ''}{note}"
         f'<p class="after-facts subdued">The same by the command line: <code>{as_text(line)}</code>. '
         f"Tokens are counted by {as_text(report.token_source)}.</p>"
     )
