@@ -41,6 +41,7 @@ def quiet_environment(scratch: Path) -> None:
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_DEFAULT_CONCURRENCY_LIMIT"] = "8"  # of browsers that ask the same at once
     os.environ["GRADIO_TEMP_DIR"] = str(scratch)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 

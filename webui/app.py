@@ -22,13 +22,14 @@ PAGES: tuple[tuple[str, str, Callable[[Desk], None]], ...] = (
 
 def build_app(desk: Desk) -> gr.Blocks:
     """Return the page, not yet served. No handler is an endpoint for others to call."""
-    (first_title, _, build_first), *others = PAGES
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as app:
-        _add_bar(first_title)
-        build_first(desk)
-    for title, path, build in others:
-        with app.route(title, f"/{path}"):
-            _add_bar(first_title)
+    app = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
+    for title, path, _ in PAGES[1:]:
+        app.route(title, f"/{path}")
+    # Entered once: Gradio makes its whole server anew each time a page's block ends, a tenth of a second each.
+    with app:
+        for _, path, build in PAGES:
+            app.current_page = path
+            _add_bar(PAGES[0][0])
             build(desk)
     for function in app.fns.values():
         function.api_visibility = "private"

@@ -15,7 +15,6 @@ from webui.settings import PageSettings, is_loopback, require_guarded
 from webui.theme import page_css, page_theme
 
 _BODY_BYTES = 1 << 20
-_AT_ONCE = 8
 _LOOK_SECONDS = 0.03
 
 
@@ -72,7 +71,6 @@ def names_of(settings: PageSettings) -> Names:
 
 def _serve(app: gr.Blocks, settings: PageSettings, auth: tuple[str, str] | None, guard: Middleware) -> None:
     """Begin to serve; whatever Gradio would read from the environment is said here."""
-    app.queue(default_concurrency_limit=_AT_ONCE)
     # Gradio looks for a waiting event a thousand times a second, which takes 4 % of a core from what trains.
     app._queue.sleep_when_free = _LOOK_SECONDS
     app._queue.progress_update_sleep_when_free = _LOOK_SECONDS * 10

@@ -3,6 +3,7 @@
 In a checkout they lie at the top (`recipes/`, `datasets/samples/`), in a wheel in the package (`finetune/shipped/`).
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,21 +65,22 @@ def shipped_path(name: str) -> Path | None:
 
 def shipped_recipes() -> list[ShippedRecipe]:
     """Return the recipes that ship and can be run, by name."""
-    return [shipped for shipped in _read_all() if not shipped.is_profile]
+    return [shipped for shipped in _read_all(recipes_folder()) if not shipped.is_profile]
 
 
 def shipped_profiles() -> list[ShippedRecipe]:
     """Return the hardware profiles that ship, to be named after `extends:`."""
-    return [shipped for shipped in _read_all() if shipped.is_profile]
+    return [shipped for shipped in _read_all(recipes_folder()) if shipped.is_profile]
 
 
-def _read_all() -> list[ShippedRecipe]:
-    folder = recipes_folder()
+@functools.cache
+def _read_all(folder: Path) -> tuple[ShippedRecipe, ...]:
+    """Return what lies in a folder that ships; while a program runs, it does not change."""
     found = []
     for name in shipped_names():
         path = folder / f"{name}.yaml"
         found.append(ShippedRecipe(name, _purpose(path.read_text("utf-8")), path))
-    return found
+    return tuple(found)
 
 
 def _purpose(text: str) -> str:
