@@ -1,6 +1,5 @@
 """The page 'Playground': pictures with and without a LoRA, refined or not, side by side, and what conditioning does."""
 
-import json
 from typing import Any
 
 import gradio as gr
@@ -14,6 +13,7 @@ from webui.playground.form import (
     NO_LORA,
     SHARES,
     command_of,
+    comparisons,
     even_size,
     look_at_source,
     lora_choices,
@@ -22,6 +22,7 @@ from webui.playground.form import (
     resolve_lora,
     resolve_source,
     seeds_from,
+    settings_in_words,
     share_in_words,
     source_choices,
     steps_of_run,
@@ -31,6 +32,7 @@ from webui.words import told
 
 _TICK_SECONDS = 0.7
 _NUM_LORAS = 4
+_NUM_RESULTS = 7  # the parts of `_Results.results` after the state and the button
 _FIRST_SOURCE = "recipe:quickstart"
 _COLUMNS: list[tuple[str, Column]] = [(title[0].upper() + title[1:], column) for column, title in TITLES.items()]
 _STAGES = {
@@ -41,11 +43,15 @@ _STAGES = {
 }
 
 
+_SOURCE_PARTS = ("source_facts", "height", "width", "steps", "guidance", "columns", "prompt")
+_TOLD_SIZES = ("original_height", "original_width", "target_height", "target_width")
+
+
 def build(desk: Desk) -> None:
     """Add the page's parts and events."""
     page = _Page(desk, Playground(desk.places.scratch / "playground"))
     gr.Markdown("# Playground")
-    job, seen = gr.State(""), gr.State(("", -1))
+    job, seen = gr.State(""), gr.State([])
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             form = _add_form()
@@ -53,15 +59,16 @@ def build(desk: Desk) -> None:
             shown = _Results()
     asked = [part for name, part in form.items() if name not in ("share_words", "source_facts")]
     timer = gr.Timer(_TICK_SECONDS)
-    source_parts = [
-        form[name] for name in ("source_facts", "height", "width", "steps", "guidance", "columns", "prompt")
-    ]
+    source_parts = [form[name] for name in _SOURCE_PARTS]
     result_parts = list(shown.results)
 
     on_open(page.open, None, [form["source"], *[form[f"lora_{i}"] for i in range(_NUM_LORAS)], job, *source_parts])
     form["source"].input(page.choose_source, [form["source"], form["prompt"]], source_parts, show_progress="hidden")
     form["lora_0"].input(page.choose_lora, [form["lora_0"], form["columns"]],
                          [form["lora_steps"], form["columns"]], show_progress="hidden")  # fmt: skip
+    # Not as the source is chosen: what lies in a closed accordion would keep its old value.
+    form["told"].input(page.tell_sizes, [form["height"], form["width"]], [form[name] for name in _TOLD_SIZES],
+                       show_progress="hidden")  # fmt: skip
     shares = [form["steps"], form["refiner"], form["share"]]
     for part in shares:
         part.change(page.tell_share, shares, form["share_words"], show_progress="hidden")
@@ -69,7 +76,7 @@ def build(desk: Desk) -> None:
     shown.draw.click(page.draw, asked, job, show_progress="hidden")
     shown.cancel.click(page.cancel, job, None, show_progress="hidden")
     gr.on([timer.tick, job.change], page.look, [job, seen], [seen, *result_parts], show_progress="hidden")
-    shown.gallery.select(page.select, job, [shown.facts, shown.command, shown.download], show_progress="hidden")
+    shown.gallery.select(page.select, job, list(shown.details), show_progress="hidden")
 
 
 class _Results:
@@ -111,8 +118,12 @@ class _Results:
     @property
     def results(self) -> tuple[Any, ...]:
         """What a look at a job fills."""
-        return (self.status, self.cancel, self.gallery, self.before_after, self.refined, self.grid, self.facts,
-                self.command, self.download)  # fmt: skip
+        return (self.status, self.cancel, self.gallery, self.grid, *self.details)
+
+    @property
+    def details(self) -> tuple[Any, ...]:
+        """What a chosen picture fills."""
+        return (self.before_after, self.refined, self.facts, self.command, self.download)
 
 
 def _add_form() -> dict[str, Any]:
@@ -249,6 +260,11 @@ class _Page:
         return gr.Dropdown(choices=steps, value=[]), gr.CheckboxGroup(value=[*kept, *more] or ["base"])
 
     @told
+    def tell_sizes(self, height: float, width: float) -> list[float]:
+        """Begin with the picture's own size."""
+        return [height, width, height, width]
+
+    @told
     def tell_share(self, steps: float, kind: str, share: float) -> str:
         """Say how base and refiner share the steps."""
         return f"<p>{share_in_words(int(steps), kind, float(share))}</p>"
@@ -297,18 +313,23 @@ class _Page:
         self.playground.cancel(name)
 
     @told
-    def look(self, name: str, seen: tuple[str, int]) -> Any:
-        """Show how far a job is, if that has changed."""
+    def look(self, name: str, seen: list[Any]) -> Any:
+        """Show how far a job is, if that has changed; its pictures only where there is another."""
         job = self.playground.look(name)
         ahead = self.playground.ahead_of(name)
-        mark = (name, -1 if job is None else 1000 * job.version + ahead)
-        if job is None or mark == tuple(seen):
+        if job is None:
             return gr.skip()
-        return [mark, *_shown(job, ahead)]
+        mark = [name, len(job.pictures), job.is_over, job.version, ahead]
+        if mark == list(seen):
+            return gr.skip()
+        state = [_state(job, ahead), gr.Button(interactive=not job.is_over)]
+        if mark[:3] == list(seen)[:3]:
+            return [mark, *state, *[gr.skip()] * _NUM_RESULTS]
+        return [mark, *state, *_shown(job)]
 
     @told
-    def select(self, name: str, event: gr.SelectData) -> tuple[Any, Any, Any]:
-        """Show a picture's settings, and the line that draws it."""
+    def select(self, name: str, event: gr.SelectData) -> list[Any]:
+        """Show a picture's settings, the line that draws it, and what it is to be compared with."""
         job = self.playground.look(name)
         index = event.index
         if job is None or not isinstance(index, int) or not 0 <= index < len(job.pictures):
@@ -316,34 +337,30 @@ class _Page:
         return _of_picture(job, job.pictures[index])
 
 
-def _shown(job: Job, ahead: int) -> list[Any]:
-    """Return what a job fills the page with, in the order of `_Results.results`."""
+def _shown(job: Job) -> list[Any]:
+    """Return what a job fills the page with, in the order of `_Results.results` after the first two."""
     pictures = [(picture.path, f"{picture.title}, seed {picture.seed}") for picture in job.pictures]
-    first = {picture.column: picture.path for picture in reversed(job.pictures)}
-    lora = (first["base"], first["lora"]) if {"base", "lora"} <= first.keys() else None
-    plain = next(((first[a], first[b]) for a, b in (("lora", "lora_refined"), ("base", "base_refined"))
-                  if a in first and b in first), None)  # fmt: skip
-    details = _of_picture(job, job.pictures[0]) if job.is_over and job.pictures else ("", gr.skip(), gr.skip())
+    details = _of_picture(job, job.pictures[-1]) if pictures else [
+        gr.ImageSlider(visible=False), gr.ImageSlider(visible=False), "", gr.Textbox(visible=False),
+        gr.DownloadButton(visible=False),
+    ]  # fmt: skip
     return [
-        _state(job, ahead),
-        gr.Button(interactive=not job.is_over),
-        gr.Gallery(value=pictures, visible=bool(pictures)),
-        gr.ImageSlider(value=lora, visible=lora is not None),
-        gr.ImageSlider(value=plain, visible=plain is not None),
+        gr.Gallery(value=pictures, visible=bool(pictures), selected_index=None),
         gr.DownloadButton(value=job.grid, visible=job.grid is not None),
         *details,
     ]
 
 
-def _of_picture(job: Job, picture: Drawn) -> tuple[Any, Any, Any]:
-    facts = [(name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-             for name, value in picture.settings.items() if value not in ("", None)]  # fmt: skip
-    command = command_of(job.request, picture)
-    return (
-        fact_list(facts),
-        gr.Textbox(value=command, visible=True),
+def _of_picture(job: Job, picture: Drawn) -> list[Any]:
+    """Return the comparisons a picture is part of, its settings, its line and its file."""
+    lora, refined = comparisons(job.pictures, picture)
+    return [
+        gr.ImageSlider(value=lora, visible=lora is not None),
+        gr.ImageSlider(value=refined, visible=refined is not None),
+        fact_list(settings_in_words(picture.settings)),
+        gr.Textbox(value=command_of(job.request, picture), visible=True),
         gr.DownloadButton(value=picture.path, visible=True),
-    )
+    ]
 
 
 def _state(job: Job, ahead: int) -> str:

@@ -186,6 +186,49 @@ def _nearest(side: float, multiple: int) -> int:
     return max(multiple, round(side / multiple) * multiple)
 
 
+def comparisons(pictures: Sequence[Drawn], chosen: Drawn) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+    """Return the files to lay over each other: base and LoRA, and before and after the refiner; None where one lacks.
+
+    Both are of the chosen picture's seed and, of the LoRA, of its strength and step; of the last ones for the base.
+    """
+    same = [picture for picture in pictures if picture.seed == chosen.seed]
+    with_lora = [picture for picture in same if picture.column.startswith("lora")]
+    cell = chosen if chosen.column.startswith("lora") or not with_lora else with_lora[-1]
+    files: dict[str, str] = {picture.column: picture.path for picture in same
+             if not picture.column.startswith("lora")
+             or (picture.strength, picture.lora_step) == (cell.strength, cell.lora_step)}  # fmt: skip
+    refined = ("lora", "lora_refined") if "lora_refined" in files else ("base", "base_refined")
+    return _both(files, "base", "lora"), _both(files, *refined)
+
+
+def _both(files: Mapping[str, str], first: str, second: str) -> tuple[str, str] | None:
+    return (files[first], files[second]) if first in files and second in files else None
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a picture's settings as names and values to be read; what only repeats others is left out."""
+    same = {"negative_original_size": "original_size", "negative_crop_top_left": "crop_top_left",
+            "negative_target_size": "target_size"}  # fmt: skip
+    return [
+        (name.replace("_", " "), _in_words(name, value))
+        for name, value in settings.items()
+        if value not in ("", None) and (name not in same or value != settings.get(same[name]))
+    ]
+
+
+def _in_words(name: str, value: Any) -> str:
+    match value:
+        case [int(height), int(width)] | (int(height), int(width)):
+            return f"{height}, {width}" if name.endswith("crop_top_left") else f"{height} x {width}"
+        case list() if name == "loras":
+            return ", ".join(f"{lora['lora']} at {lora['strength']:g}" for lora in value)
+        case dict():
+            return ", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in value.items() if key != "kind")
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
 def command_of(request: DrawRequest, picture: Drawn | None = None) -> str:
     """Return the line that draws a picture of a job, or its first one, as a person would type it."""
     lora_used = any("lora" in column for column in request.columns) if picture is None else "lora" in picture.column
