@@ -166,9 +166,10 @@ def words_for(folder: Path, extension: str) -> list[str]:
     return ["data", "inspect", str(folder), *setting]
 
 
-def line_for(folder: Path, extension: str) -> str:
-    """Return the line to type that does the same."""
-    return shlex.join(["atelier", *words_for(folder, extension)])
+def line_for(folder: Path, extension: str, name: str = "") -> str:
+    """Return the line to type that does the same; a sample that ships is called by its own name."""
+    data, inspect, path, *setting = words_for(folder, extension)
+    return shlex.join(["atelier", data, inspect, name if name.startswith("sample:") else path, *setting])
 
 
 def _progress(said: str) -> tuple[str, int, int]:

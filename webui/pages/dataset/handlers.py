@@ -219,7 +219,7 @@ class Handlers:
         return {
             parts.status: _said(""),
             parts.body: gr.Column(visible=True),
-            parts.facts: report_words(view, line_for(view.folder, view.extension)),
+            parts.facts: report_words(view, line_for(view.folder, view.extension, view.name)),
             parts.findings: finding_words(report),
             parts.buckets: bucket_words(report),
             parts.bucket: gr.Dropdown(buckets, value=""),

@@ -157,6 +157,7 @@ def _add_gallery(parts: dict[str, Any]) -> None:
         elem_id="dataset-gallery",
         elem_classes="wall",
         columns=6,
+        fit_columns=False,
         height="auto",
         object_fit="contain",
         allow_preview=False,
