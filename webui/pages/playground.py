@@ -17,6 +17,7 @@ from webui.playground.form import (
     even_size,
     look_at_source,
     lora_choices,
+    number,
     parse_strengths,
     refiner_settings,
     resolve_lora,
@@ -26,6 +27,8 @@ from webui.playground.form import (
     share_in_words,
     source_choices,
     steps_of_run,
+    told_size,
+    whole,
 )
 from webui.playground.jobs import Job, Playground
 from webui.words import told
@@ -267,7 +270,7 @@ class _Page:
     @told
     def tell_share(self, steps: float, kind: str, share: float) -> str:
         """Say how base and refiner share the steps."""
-        return f"<p>{share_in_words(int(steps), kind, float(share))}</p>"
+        return f"<p>{share_in_words(whole(steps, 'Steps', 1, 1000), kind, share)}</p>"
 
     @told
     def draw(self, *values: Any) -> str:
@@ -293,18 +296,20 @@ class _Page:
             "negative_prompt": given["negative"],
             "seeds": seeds_from(given["seed"], given["num_seeds"]),
             "size": even_size(given["height"], given["width"], facts.size_multiple),
-            "num_inference_steps": int(given["steps"]),
-            "guidance_scale": float(given["guidance"]),
+            "num_inference_steps": whole(given["steps"], "Steps", 1, 1000),
+            "guidance_scale": number(given["guidance"], "Guidance", 0, 100),
         }
         if with_lora:
             settings["strengths"] = parse_strengths(given["strengths"] or "")
-            settings["lora_steps"] = tuple(int(step) for step in given["lora_steps"] or ())
+            settings["lora_steps"] = tuple(
+                whole(step, "Steps of LoRA 1", 0, 10**9) for step in given["lora_steps"] or ()
+            )
         if any("refined" in column for column in columns):
             settings["refiner"] = refiner_settings(given["refiner"], given["share"])
         if given["told"]:
-            settings["original_size"] = (int(given["original_height"]), int(given["original_width"]))
-            settings["crop_top_left"] = (int(given["crop_top"]), int(given["crop_left"]))
-            settings["target_size"] = (int(given["target_height"]), int(given["target_width"]))
+            settings["original_size"] = told_size(given["original_height"], given["original_width"], "Original size")
+            settings["crop_top_left"] = told_size(given["crop_top"], given["crop_left"], "Crop", low=0)
+            settings["target_size"] = told_size(given["target_height"], given["target_width"], "Target size")
         return settings
 
     @told

@@ -25,6 +25,8 @@ SHARES = {"ensemble": "takes over the last steps", "image_to_image": "draws over
 _SDXL_SIDE = 1024
 _SIZE_MULTIPLE = 8
 _MOST_SEEDS = 16
+_MOST_PIXELS = 4096
+_MOST_TOLD = 16_384
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,13 @@ def lora_choices(places: Places, runs: Iterable[Path]) -> list[tuple[str, str]]:
     return chosen
 
 
-def resolve_lora(places: Places, value: str, strength: float) -> LoraOfRun:
-    """Return the LoRA that a choice means. Raises PlaceError."""
+def resolve_lora(places: Places, value: str, strength: Any) -> LoraOfRun:
+    """Return the LoRA that a choice means. Raises PlaceError, or RecipeError for the strength."""
     key, _, step = value.rpartition("@")
     if not key or not re.fullmatch(r"[0-9]{1,9}", step, re.ASCII):
         raise PlaceError(f"{value[:100]!r}: choose a LoRA of the list")
-    return LoraOfRun(run=str(places.run(key).path), step=int(step), strength=float(strength))
+    run = str(places.run(key).path)
+    return LoraOfRun(run=run, step=int(step), strength=float(number(strength, "Strength", -10, 10)))
 
 
 def steps_of_run(places: Places, value: str) -> list[int]:
@@ -133,13 +136,25 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def seeds_from(first: float | None, count: float | None) -> tuple[int, ...]:
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """Return a number that came from the browser. Raises RecipeError where it is none, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RecipeError(f"{name}: got {str(value)[:40]}, needs a number from {low:g} to {high:g}")
+    return value
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """Return a whole number that came from the browser. Raises RecipeError where it is none, or out of range."""
+    given = number(value, name, low, high)
+    if given != int(given):
+        raise RecipeError(f"{name}: got {given:g}, needs a whole number")
+    return int(given)
+
+
+def seeds_from(first: Any, count: Any) -> tuple[int, ...]:
     """Return `count` seeds from the first on. Raises RecipeError."""
-    if first is None or not 0 <= first <= 2**53:
-        raise RecipeError("Seed: needs a whole number of 0 or more")
-    if count is None or not 1 <= count <= _MOST_SEEDS:
-        raise RecipeError(f"Seeds: needs a number from 1 to {_MOST_SEEDS}")
-    return tuple(range(int(first), int(first) + int(count)))
+    start = whole(first, "Seed", 0, 2**53)
+    return tuple(range(start, start + whole(count, "Seeds", 1, _MOST_SEEDS)))
 
 
 def refiner_settings(kind: str, share: float) -> dict[str, Any]:
@@ -154,8 +169,7 @@ def refiner_settings(kind: str, share: float) -> dict[str, Any]:
     """
     if kind not in SHARES:
         raise RecipeError(f"Refiner: got {str(kind)[:40]!r}, needs one of: {', '.join(SHARES.values())}")
-    if not 0.01 <= share <= 0.99:
-        raise RecipeError("Refiner: needs a share from 0.01 to 0.99")
+    share = number(share, "The refiner's share", 0.01, 0.99)
     name, value = ("switch_at", round(1 - share, 4)) if kind == "ensemble" else ("strength", share)
     return {"kind": kind, name: value}
 
@@ -177,9 +191,15 @@ def _counted(steps: int) -> str:
     return f"{steps} step" + ("" if steps == 1 else "s")
 
 
-def even_size(height: float, width: float, multiple: int) -> tuple[int, int]:
-    """Return the nearest size that a model can draw."""
-    return (_nearest(height, multiple), _nearest(width, multiple))
+def even_size(height: Any, width: Any, multiple: int) -> tuple[int, int]:
+    """Return the nearest size that a model can draw. Raises RecipeError where it is out of range."""
+    return (_nearest(whole(height, "Height", 1, _MOST_PIXELS), multiple),
+            _nearest(whole(width, "Width", 1, _MOST_PIXELS), multiple))  # fmt: skip
+
+
+def told_size(height: Any, width: Any, name: str, low: int = 1) -> tuple[int, int]:
+    """Return a size that the model is only told. Raises RecipeError where it is out of range."""
+    return whole(height, name, low, _MOST_TOLD), whole(width, name, low, _MOST_TOLD)
 
 
 def _nearest(side: float, multiple: int) -> int:

@@ -24,6 +24,7 @@ from webui.playground.form import (
     share_in_words,
     source_choices,
     steps_of_run,
+    told_size,
 )
 
 _RECIPE = """\
@@ -76,10 +77,16 @@ def test_numbers_are_read_from_text_and_refused_in_words():
         with pytest.raises(RecipeError, match="needs numbers"):
             parse_strengths(text)
     assert seeds_from(5, 3) == (5, 6, 7)
-    for first, count in ((-1, 1), (None, 1), (0, 0), (0, 99)):
+    for first, count in ((-1, 1), (None, 1), (0, 0), (0, 99), (1.5, 1), (float("nan"), 1), ("1", 1), (True, 1)):
         with pytest.raises(RecipeError):
             seeds_from(first, count)
     assert even_size(70, 41, 16) == (64, 48)
+    for height in (0, 10**9, None, float("nan"), "64"):
+        with pytest.raises(RecipeError, match="Height"):
+            even_size(height, 64, 16)
+    assert told_size(0, 8, "Crop", low=0) == (0, 8)
+    with pytest.raises(RecipeError, match="Original size"):
+        told_size(0, 8, "Original size")
     with pytest.raises(RecipeError):
         refiner_settings("other", 0.5)
     with pytest.raises(RecipeError):
