@@ -1,6 +1,7 @@
 """A saved recipe is checked, started or queued: by the commands a person would type, each a process of its own."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ class Begun:
 
     Attributes:
         line: what a person would type.
-        run: the key of its folder for the monitor, or None where it lies below no folder of this page.
+        run: the key of its folder for the monitor.
         folder: where it goes.
     """
 
     line: str
-    run: str | None
+    run: str
     folder: Path
 
 
@@ -59,7 +60,10 @@ def check(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(finished.stdout)
     except ValueError:
-        said = finished.stderr.strip() or f"the check ended with {finished.returncode} and said nothing"
+        said = (
+            finished.stderr.strip().removeprefix("atelier: ")
+            or f"the check ended with {finished.returncode} and said nothing"
+        )
         raise (RecipeError if finished.returncode == 2 else AtelierError)(said) from None
     return dict(found)
 
@@ -68,18 +72,16 @@ def start(desk: Desk, path: Path) -> Begun:
     """Start `atelier train FILE`, now and whatever else runs.
 
     Raises:
-        RecipeError: the recipe is wrong, or its run folder is taken.
+        RecipeError: the recipe is wrong, or its run folder is taken, or is none of this page's.
         DiskError: its log cannot be written.
     """
-    folder = _run_folder(path)
-    _require_not_started(desk, folder)
+    folder, key = _free_folder(desk, path)
     if RunFolder(folder).has_begun():
         raise RecipeError(f"{folder.name}: a run of that name is there already. Give this one another name")
     waiting = [item.id for item in desk.queue.read().items if item.run == str(folder) and item.ended_at is None]
     if waiting:
         raise RecipeError(f"{folder.name}: item {waiting[0]} of the queue has that name. Give this one another name")
-    key = _key(desk, folder)
-    started = desk.starter.start(["train", typed_path(path)], f"train-{folder.name}", run=key or "")
+    started = desk.starter.start(["train", typed_path(path)], f"train-{folder.name}", run=key)
     return Begun(started.line, key, folder)
 
 
@@ -87,17 +89,17 @@ def enqueue(desk: Desk, path: Path) -> tuple[Begun, int]:
     """Put the recipe at the end of the queue, see to it that the queue is run, and return its place too.
 
     Raises:
-        RecipeError: the recipe is wrong, or its run folder is taken.
+        RecipeError: the recipe is wrong, or its run folder is taken, or is none of this page's.
         AtelierError: the queue is damaged or held.
     """
-    _require_not_started(desk, _run_folder(path))
+    folder, key = _free_folder(desk, path)
     item = desk.queue.add(typed_path(path))
-    if not desk.queue.has_runner() and not desk.queue.read().paused:
+    content = desk.queue.read()
+    if not desk.queue.has_runner() and not content.paused:
         start_runner(desk.queue)
-    place = [other.id for other in desk.queue.read().waiting()]
-    folder = Path(item.run)
-    line = f"atelier queue add {item.recipe} --queue {desk.queue.folder}"
-    return Begun(line, _key(desk, folder), folder), place.index(item.id) + 1 if item.id in place else 1
+    waiting = [other.id for other in content.waiting()]
+    line = shlex.join(["atelier", "queue", "add", item.recipe, "--queue", typed_path(desk.queue.folder)])
+    return Begun(line, key, folder), waiting.index(item.id) + 1 if item.id in waiting else 1
 
 
 def names_taken(desk: Desk, saved: Sequence[str]) -> list[str]:
@@ -107,21 +109,22 @@ def names_taken(desk: Desk, saved: Sequence[str]) -> list[str]:
     return [*saved, *runs]
 
 
-def _require_not_started(desk: Desk, folder: Path) -> None:
-    """Refuse a run that was started from here a moment ago, before its folder is there."""
-    key = _key(desk, folder)
-    started = None if key is None else desk.starter.of_run(key)
+def _free_folder(desk: Desk, path: Path) -> tuple[Path, str]:
+    """Return the folder that a recipe's run goes to, and its key; one that was begun from here a moment ago is taken.
+
+    A run elsewhere could be written by this page and never be looked at: it is refused.
+    """
+    settings = load_recipe(str(path))
+    folder = (Path(settings.output_dir).expanduser() / settings.name).absolute()
+    try:
+        key = desk.places.key_of(folder.resolve())
+    except PlaceError as error:
+        listed = ", ".join(str(root) for root in desk.places.runs)
+        raise RecipeError(
+            f"output_dir: {settings.output_dir} lies below none of this page's folders of runs ({listed}). Change it, "
+            "or start the page with another: atelier ui --runs FOLDER"
+        ) from error
+    started = desk.starter.of_run(key)
     if started is not None and started.exit_code() is None:
         raise RecipeError(f"{folder.name}: a run of that name was started here. Give this one another name")
-
-
-def _run_folder(path: Path) -> Path:
-    settings = load_recipe(str(path))
-    return (Path(settings.output_dir).expanduser() / settings.name).absolute()
-
-
-def _key(desk: Desk, folder: Path) -> str | None:
-    try:
-        return desk.places.key_of(folder.resolve())
-    except PlaceError:
-        return None
+    return folder, key

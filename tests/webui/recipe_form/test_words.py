@@ -79,7 +79,6 @@ def test_what_a_check_finds_shows_as_text() -> None:
     assert Tags(checked(found)).words.count("<script>") == 8
     holds_text_alone(refused(AtelierError(SCRIPT)))
     holds_text_alone(begun(Begun(SCRIPT, SCRIPT, Path(SCRIPT)), "Started."))
-    holds_text_alone(begun(Begun("x", None, Path(SCRIPT)), "Started."))
 
 
 def test_the_schemas_words_are_no_markup_either() -> None:

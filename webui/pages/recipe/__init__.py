@@ -57,6 +57,7 @@ class _Page:
                 info="What is to be learned.",
                 elem_id="recipe-task",
                 scale=3,
+                min_width=240,
             )
             self.card = gr.Dropdown(
                 [("as the task has it", AS_IT_IS), *((preset.name, preset.name) for preset in cards())],
@@ -65,6 +66,7 @@ class _Page:
                 info="How much memory it has.",
                 elem_id="recipe-card",
                 scale=2,
+                min_width=240,
             )
             self.begin = gr.Button(
                 "New recipe from these", elem_id="recipe-new", elem_classes="beside", scale=1, min_width=180
@@ -107,7 +109,7 @@ class _Page:
         with gr.Row():
             self.check = gr.Button("Check", elem_id="recipe-check", min_width=90)
             self.start = gr.Button("Start now", variant="primary", elem_id="recipe-start", min_width=90)
-            self.queue = gr.Button("Add to the queue", elem_id="recipe-queue", min_width=90)
+            self.queue = gr.Button("Add to queue", elem_id="recipe-queue", min_width=90)
         gr.HTML('<p class="recipe-note">Each of them saves the recipe first.</p>', padding=False)
         self.found = gr.HTML(elem_id="recipe-found", label="What came of it")
         with gr.Accordion("Differences from the preset", open=True):
@@ -191,8 +193,8 @@ class _Page:
         """
         look, _ = self._look(text, name)
         # A form that is there stays while the YAML cannot be read; where none is, that is said in its place.
-        now = contents(look) or known or dict.fromkeys(self.turns, "")
-        turns = [gr.skip() if tab == quiet or now.get(tab) == known.get(tab) else _next_turn() for tab in self.turns]
+        now = contents(look) or known or dict.fromkeys(ALL_TABS, "")
+        turns = [gr.skip() if tab == quiet or now.get(tab) == known.get(tab) else _next_turn() for tab in ALL_TABS]
         keys = [each.key for each in differences(look)]
         draft = {"text": text, "name": name}
         return [

@@ -84,12 +84,11 @@ def refused(error: Exception) -> str:
 
 def begun(run: Begun, head: str) -> str:
     """Return that a run was asked for, how to type it, and where to look at it."""
-    where = (
-        f'<a href="{as_text(page_address("monitor", run=run.run))}">Watch it on the Monitor page</a>'
-        if run.run is not None
-        else f"It goes to {as_text(run.folder)}, which this page does not show: start it with --runs"
+    where = as_text(page_address("monitor", run=run.run))
+    return (
+        f'<p role="status"><b>{as_text(head)}</b> <code>{as_text(run.line)}</code></p>'
+        f'<p><a href="{where}">Watch it on the Monitor page</a></p>'
     )
-    return f'<p role="status"><b>{as_text(head)}</b> <code>{as_text(run.line)}</code></p><p>{where}</p>'
 
 
 def _finding(each: Mapping[str, Any]) -> str:
