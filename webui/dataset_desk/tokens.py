@@ -39,10 +39,11 @@ class Counted:
         """The counts in words."""
         different = set(self.counts.values())
         if len(different) == 1 and len(self.counts) > 1:
-            counts = f"{different.pop()} of {self.limit} tokens by both tokenizers"
+            counts = f"{different.pop()} tokens by both tokenizers"
         else:
-            counts = ", ".join(f"{count} of {self.limit} tokens by {name}" for name, count in self.counts.items())
-        return counts + (f", in {len(self.chunks)} chunks of 75" if len(self.chunks) > 1 else "")
+            counts = ", ".join(f"{count} tokens by {name}" for name, count in self.counts.items())
+        chunks = f", in {len(self.chunks)} chunks of 75" if len(self.chunks) > 1 else ""
+        return f"{counts}; up to {self.limit} are read{chunks}"
 
 
 def count_tokens(text: str, model: Model = "sdxl", limit: int = 225) -> Counted:

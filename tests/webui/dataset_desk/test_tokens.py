@@ -28,7 +28,7 @@ def test_counts_are_the_inspections(model: Model, text: str) -> None:
 
 def test_the_line_says_how_many_of_how_many() -> None:
     counted = count_tokens("a red hat", "sdxl", 75)
-    assert counted.line == "3 of 75 tokens by both tokenizers"
+    assert counted.line == "3 tokens by both tokenizers; up to 75 are read"
     assert "SDXL" in counted.origin or "stable-diffusion-xl" in counted.origin
     assert "in 2 chunks of 75" in count_tokens(LONG, "sdxl", 150).line
     with pytest.raises(AssertionError):
