@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from finetune.errors import RecipeError
 from webui.playground.jobs import MOST_WAITING, Playground
@@ -111,3 +112,27 @@ def test_closing_ends_the_worker(playground):
     process = playground._worker._process
     playground.close()
     assert process.poll() == 0
+
+
+@pytest.mark.slow
+def test_the_real_worker_understands_the_page(tmp_path):
+    playground = Playground(tmp_path / "jobs")
+    try:
+        name = playground.ask(
+            {"source": "quickstart", "prompt": "a cat", "size": (32, 32), "num_inference_steps": 2, "seeds": (1, 2)}
+        )
+        deadline = time.monotonic() + 120
+        while not playground.look(name).is_over and time.monotonic() < deadline:
+            time.sleep(0.1)
+        job = playground.look(name)
+    finally:
+        playground.close()
+    assert (job.status, job.words) == ("done", "")
+    assert all(open_picture(picture.path) == (32, 32) for picture in job.pictures)
+    assert len(job.pictures) == 2
+    assert job.grid is not None
+
+
+def open_picture(path):
+    with Image.open(path) as image:
+        return image.size
