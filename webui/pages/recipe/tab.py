@@ -103,7 +103,7 @@ class TabForm:
             _note(f"<h3>{part.label}</h3>")
             self._add_inside(part, depth)
         else:
-            with self._fold(part.label, part.key, is_open=_is_open(part)):
+            with self._fold(_heading(part), part.key, is_open=_is_open(part)):
                 self._add_inside(part, depth)
 
     def _fold(self, label: str, key: str, *, is_open: bool) -> Any:
@@ -203,8 +203,16 @@ def _note(words: str) -> None:
     gr.HTML(words, padding=False)
 
 
+def _heading(group: Group) -> str:
+    """Return a section's label with its kind, which tells what is inside while it is folded."""
+    chooser = group.chooser
+    return f"{group.label}: {chooser.shown}" if chooser is not None and chooser.widget == "kind" else group.label
+
+
 def _is_open(group: Group) -> bool:
-    return any(is_essential(field.key) for field in fields_of(group)) or group.chooser is None
+    """Whether a section is unfolded at first: what matters first is, what the recipe itself says, and what is short."""
+    inside = list(fields_of(group))
+    return group.chooser is None or any(is_essential(field.key) or field.written for field in inside)
 
 
 def _full_label(field: Field, parts: dict[str, Part]) -> str:
