@@ -110,7 +110,7 @@ def test_text_from_files_is_never_markup(folder: Path) -> None:
     unchangeable = dataclasses.replace(found, unchangeable=((HOSTILE, HOSTILE),))
     assert view.report is not None
     for html in (
-        token_words(count_tokens(long, "sdxl", 150)),
+        token_words(count_tokens(long, "sdxl", 150), HOSTILE),
         plan_words(unchangeable, 1, HOSTILE),
         picture_words(view.shown[0], Path(f"/{HOSTILE}.webp")),
         page_words(view),
@@ -198,6 +198,21 @@ def test_a_folder_is_inspected_from_the_page(folder: Path, page: Page) -> None:
     assert thumbnail.is_relative_to(page.handlers.desk.places.scratch)
 
 
+def test_what_gradio_shows_as_markdown_holds_nothing_of_a_file(folder: Path, page: Page) -> None:
+    view = view_of(folder, {"a.png": "", "**b**.png": "tree"})
+    (folder / "**b**.txt").unlink()
+    (folder / "**b**.txt").symlink_to(folder / "c")
+    view = looking.with_captions(view, read_captions(folder))
+    parts, handlers = page.parts, page.handlers
+    for picture in view.shown:
+        answer = handlers._open(view, picture, None, "", with_cuts=False, model="sdxl", limit=75)
+        box = answer[parts.caption]
+        assert picture.name in box.label
+        assert "b" not in str(box.info).split()
+        assert box.interactive == (picture.name == "a.png")
+        assert ("is a link" in answer[parts.tokens].value) == (picture.name == "**b**.png")
+
+
 @pytest.mark.parametrize("name", ["../set", "/etc", "", None, "missing", "sample:none", "a\0b"])
 def test_only_folders_of_the_pages_places_are_inspected(name: str | None, page: Page) -> None:
     with pytest.raises(gr.Error):
@@ -213,7 +228,7 @@ def test_what_no_list_offers_is_refused(folder: Path, page: Page) -> None:
     with pytest.raises(gr.Error, match="no such change"):
         page.handlers.choose_operation("format")
     with pytest.raises(gr.Error, match="Tokens"):
-        page.handlers.type(view.captions["a.png"], "x", "sdxl", 10**9)
+        page.handlers.type(view, view.captions["a.png"], "x", "sdxl", 10**9)
     sample = page.handlers.desk.places.picture_folder("sample:quickstart")
     with pytest.raises(gr.Error, match="Copy the folder"):
         page.handlers.undo(dataclasses.replace(view, folder=sample), None, "", False, "sdxl", 225)

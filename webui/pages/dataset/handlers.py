@@ -104,7 +104,7 @@ class Handlers:
         parts.after.click(self.open_after, [*editing, parts.with_cuts, *counting], every, **quick)
         gr.on(
             [parts.caption.change, parts.model.input, parts.limit.input],
-            self.type, [parts.opened, parts.caption, *counting], every, trigger_mode="always_last", **quick,
+            self.type, [*editing, *counting], every, trigger_mode="always_last", **quick,
         )  # fmt: skip
         parts.save.click(self.save, [*editing, parts.with_cuts], every, **quick)
         parts.overwrite.click(self.overwrite, [*editing, parts.with_cuts], every, **quick)
@@ -328,13 +328,14 @@ class Handlers:
         return self._open(view, picture, opened, text, with_cuts=with_cuts, model=model, limit=limit)
 
     @told
-    def type(self, opened: WrittenCaption | None, text: str, model: str, limit: int) -> Answer:
+    def type(self, view: View, opened: WrittenCaption | None, text: str, model: str, limit: int) -> Answer:
         """Count the tokens of what is being written."""
         if opened is None:
             return self._nothing()
-        is_changed = opened.slot is not None and _text(text) != opened.text
+        problem = view.read_only or opened.problem
+        is_changed = not problem and _text(text) != opened.text
         return {
-            self.parts.tokens: self._tokens(text, model, limit),
+            self.parts.tokens: self._tokens(text, model, limit, problem),
             self.parts.save: gr.Button(interactive=is_changed),
             self.parts.discard: gr.Button(interactive=is_changed),
         }
@@ -384,7 +385,7 @@ class Handlers:
             caption = read_caption(view.folder, caption)
         except EditError as error:
             caption = WrittenCaption(picture.name, problem=str(error))
-        problem = view.read_only or caption.problem
+        problem, is_new = view.read_only or caption.problem, caption.raw is None
         parts = self.parts
         return {
             parts.opened: caption,
@@ -392,10 +393,11 @@ class Handlers:
             parts.caption: gr.Textbox(
                 caption.text,
                 label=f"Caption of {picture.name}",
-                info=problem or (None if caption.raw is not None else "There is none yet."),
+                # It is shown as Markdown, so that nothing of a file may stand in it.
+                info="It is not changed here; why is said below." if problem else _NONE_YET if is_new else None,
                 interactive=not problem,
             ),
-            parts.tokens: self._tokens(caption.text, model, limit),
+            parts.tokens: self._tokens(caption.text, model, limit, problem),
             **self._nothing_to_save(),
         }
 
@@ -432,10 +434,11 @@ class Handlers:
             **self._nothing_to_save(),
         }
 
-    def _tokens(self, text: str, model: str, limit: int) -> gr.HTML:
+    def _tokens(self, text: str, model: str, limit: int, problem: str = "") -> gr.HTML:
         if limit not in LIMITS or model not in ("sdxl", "miniature"):
             raise EditError(f"Tokens that are read: one of {', '.join(map(str, LIMITS))}")
-        return _said(token_words(count_tokens(_text(text), "miniature" if model == "miniature" else "sdxl", limit)))
+        counted = count_tokens(_text(text), "miniature" if model == "miniature" else "sdxl", limit)
+        return _said(token_words(counted, problem))
 
     # Many captions
 
@@ -584,6 +587,7 @@ class Handlers:
             raise EditError(problem)
 
 
+_NONE_YET = "There is none yet."
 _CANNOT = "These pictures cannot be inspected"
 _NOT_HERE = "Its caption does not stand in a file that is edited here."
 

@@ -96,7 +96,7 @@ def add_parts() -> Parts:
     parts["status"] = gr.HTML(NOTHING_YET, label="How the inspection is", elem_id="dataset-status")
     with gr.Column(visible=False) as parts["body"]:
         parts["facts"] = gr.HTML(label="The set", elem_id="dataset-facts")
-        with gr.Accordion("What was found", open=True):
+        with gr.Accordion("What the inspection found", open=True):
             parts["findings"] = gr.HTML(label="Findings", elem_id="dataset-findings")
         with gr.Accordion("Buckets", open=False):
             parts["buckets"] = gr.HTML(label="Buckets", elem_id="dataset-buckets")

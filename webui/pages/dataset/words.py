@@ -92,9 +92,15 @@ def picture_words(picture: ShownPicture | None, shown: Path | None) -> str:
     return f'<div class="one-picture">{image}{fact_list(facts)}</div>'
 
 
-def token_words(counted: Counted) -> str:
-    """Return how many tokens a caption has, and, where it is long, which part of it is read in which chunk."""
-    line = f'<p role="status">{as_text(counted.line)}.</p>'
+def token_words(counted: Counted, problem: str = "") -> str:
+    """Return how many tokens a caption has, and, where it is long, which part of it is read in which chunk.
+
+    Args:
+        counted: the tokens.
+        problem: why the caption cannot be changed; '' where it can.
+    """
+    line = f'<p class="read-only">{as_text(problem)}</p>' if problem else ""
+    line += f'<p role="status">{as_text(counted.line)}.</p>'
     if len(counted.chunks) > 1 or counted.beyond:
         chunks = "".join(f'<span class="chunk">{as_text(chunk)}</span>' for chunk in counted.chunks)
         beyond = (
