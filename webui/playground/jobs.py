@@ -166,7 +166,11 @@ class Playground:
                 case Failed(id=name):
                     self._finish(name or self._current or "", "failed", answer.message)
                 case Ended():
-                    self._worker = None  # it ends by itself, with nothing to do
+                    self._worker = None
+                    if self._current is not None:  # asked for as it was ending: it is for the next one
+                        self._waiting.insert(0, self._current)
+                        self._change(self._current, status="waiting", progress=None)
+                        self._current = None
                     self._go_on()
 
     def _end(self, worker: Worker, last_words: str) -> None:

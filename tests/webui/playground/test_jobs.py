@@ -12,7 +12,7 @@ from webui.playground.jobs import MOST_WAITING, Playground
 
 # Speaks the worker's lines. A prompt says what it does: 'crash' ends it, 'wait' draws until it is cancelled.
 _FAKE = """
-import json, sys
+import json, os, sys
 
 def say(**line):
     print(json.dumps(line), flush=True)
@@ -24,6 +24,11 @@ for text in sys.stdin:
     if asked["kind"] == "cancel":
         say(kind="cancelled", id=job)
         continue
+    marker = os.path.join(asked["folder"], "..", "was-idle")
+    if asked["prompt"] == "idle" and not os.path.exists(marker):
+        open(marker, "w").close()
+        say(kind="ended", reason="nothing was asked for")
+        sys.exit(0)
     say(kind="progress", id=job, stage="drawing", picture=1, pictures=1, step=0, steps=2)
     if asked["prompt"] == "crash":
         print("the model is not a model", file=sys.stderr, flush=True)
@@ -94,6 +99,11 @@ def test_what_goes_wrong_is_told_and_the_next_job_is_drawn(playground, prompt, w
     job = _until(playground, first, "failed")
     assert words in job.words
     assert _until(playground, second, "done").pictures
+
+
+def test_a_job_that_meets_an_ending_worker_is_drawn_by_the_next(playground):
+    assert _until(playground, _ask(playground, "idle"), "done", "failed").status == "done"
+    assert (playground.folder / "was-idle").exists()
 
 
 def test_a_worker_that_cannot_be_started_is_told(tmp_path):
