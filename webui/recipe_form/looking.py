@@ -64,7 +64,9 @@ class Look:
 
 def look_at(text: str, path: Path) -> Look:
     """Read a text as the recipe that would lie at `path`; nothing that is wrong with it is an error here."""
-    return _look_at(text, path)
+    # A file that is extended may change meanwhile; what ships does not.
+    extends_files = ".yaml" in text or ".yml" in text
+    return _look_at.__wrapped__(text, path) if extends_files else _look_at(text, path)
 
 
 @lru_cache(maxsize=8)

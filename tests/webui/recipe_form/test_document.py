@@ -85,7 +85,7 @@ def comments(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip().startswith("#")]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=TEXTS, value=VALUES, choice=st.randoms(use_true_random=False))
 def test_what_is_set_is_read(text: str, value: Any, choice: Any) -> None:
     data = read(text)
@@ -93,7 +93,7 @@ def test_what_is_set_is_read(text: str, value: Any, choice: Any) -> None:
     assert same(read(set_value(text, path, value)), put(data, path, value))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=TEXTS, value=VALUES, choice=st.randoms(use_true_random=False))
 def test_what_is_added_is_read_and_every_line_is_still_there(text: str, value: Any, choice: Any) -> None:
     data = read(text)
@@ -112,7 +112,7 @@ def test_what_is_added_is_read_and_every_line_is_still_there(text: str, value: A
             assert is_in_line or set("{}[]") & set(line), line  # a line in brackets that took it up
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=TEXTS, choice=st.randoms(use_true_random=False))
 def test_what_is_removed_is_gone_and_nothing_else(text: str, choice: Any) -> None:
     data = read(text)

@@ -197,6 +197,8 @@ def test_a_mistake_in_what_is_extended_is_told_with_its_file(tmp_path: Path) -> 
     assert [mark.field for mark in now.marks] == ["training.steps"]
     assert now.marks[0].line is None
     assert "base.yaml:2" in now.marks[0].words
+    (tmp_path / "base.yaml").write_text("extends: character\ntraining: {steps: 7}\n", "utf-8")
+    assert look_at(now.text, tmp_path / "own.yaml").num_problems == 0
 
 
 def test_a_warning_is_no_problem() -> None:

@@ -138,12 +138,12 @@ class _Page:
                     pass
 
     def _add_listeners(self) -> None:
-        self.draft = gr.BrowserState(None, storage_key="atelier-recipe")
+        self.draft = _kept_by_browser("atelier-recipe")
         self.inputs = [self.text, self.name, self.known]
         self.outputs = [
             self.text, self.summary, self.differing, self.differs, self.known, self.draft, *self.turns.values(),
         ]  # fmt: skip
-        self.file = gr.BrowserState(None, storage_key="atelier-recipe-file")
+        self.file = _kept_by_browser("atelier-recipe-file")
         opened = [self.name, self.mark, self.file, self.saved, self.replace, self.found, *self.outputs]
         quick: dict[str, Any] = {"show_progress": "hidden"}
         for name in ALL_TABS:
@@ -361,6 +361,11 @@ _FORGET_ADDRESS = "() => window.history.replaceState(window.history.state, '', w
 _TURNS = iter(range(1, 1 << 62))
 _next_turn = partial(next, _TURNS)
 """A number that no browser has seen: a tab is made anew when its own changes."""
+
+
+def _kept_by_browser(key: str) -> gr.BrowserState:
+    """Add what a browser keeps, also when the page's process is another. It is a draft, nothing to be kept secret."""
+    return gr.BrowserState(None, storage_key=key, secret="a draft, not a secret")  # noqa: S106 - it guards nothing
 
 
 def _bounded(text: str | None) -> str:

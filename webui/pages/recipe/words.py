@@ -26,7 +26,8 @@ def summary(look: Look) -> str:
     problems = look.num_problems
     if not look.marks:
         return '<p class="recipe-fine" role="status"><b>No problem found.</b> Check looks at the pictures, too.</p>'
-    head = "1 problem" if problems == 1 else f"{problems} problems" if problems else "No problem, but a warning"
+    warnings = len(look.marks) - problems
+    head = _counted(problems, "problem") if problems else f"No problem, but {_counted(warnings, 'warning')}"
     listed = [("warning" if mark.is_warning else "error", _line(mark)) for mark in look.marks]
     more = f"<p>… and {len(listed) - _MOST} more.</p>" if len(listed) > _MOST else ""
     return f'<p role="status"><b>{head}</b></p>{message_list(listed[:_MOST])}{more}'
@@ -89,6 +90,10 @@ def begun(run: Begun, head: str) -> str:
         f'<p role="status"><b>{as_text(head)}</b> <code>{as_text(run.line)}</code></p>'
         f'<p><a href="{where}">Watch it on the Monitor page</a></p>'
     )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
 
 
 def _finding(each: Mapping[str, Any]) -> str:
