@@ -21,6 +21,9 @@ WITHOUT_CAPTION = "without a caption"
 """Among the kinds of findings to choose from: by what is written now, not when the set was inspected."""
 
 
+_NOT_HERE = "Its caption does not stand in a file that is edited here."
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which pictures are shown; all of it has to hold.
@@ -123,8 +126,14 @@ def turned(view: View, pages: int) -> View:
 
 
 def with_captions(view: View, captions: Iterable[WrittenCaption]) -> View:
-    """Return the view with captions that were read anew."""
-    new = replace(view, captions={caption.picture: caption for caption in captions})
+    """Return the view with captions that were read anew; where none could be, with those of the inspection, to read."""
+    read = {caption.picture: caption for caption in captions}
+    for picture in view.report.pictures if view.report is not None else ():
+        caption = read.get(picture.name, WrittenCaption(picture.name, problem=_NOT_HERE))
+        if caption.slot is None and not caption.text:
+            caption = replace(caption, text=picture.caption)
+        read[picture.name] = caption
+    new = replace(view, captions=read)
     return replace(new, page=min(new.page, new.num_pages - 1))
 
 

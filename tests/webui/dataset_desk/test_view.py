@@ -72,6 +72,21 @@ def test_what_is_shown_is_what_every_part_of_the_filter_lets_through(folder: Pat
     assert view.tags(2) == [("cat", 3), ("sky", 1)]
 
 
+def test_what_is_not_edited_here_is_still_read(folder: Path) -> None:
+    view = view_of(folder, {"a.png": "mine", "b.png": "ours"})
+    assert view.report is not None
+    trained = tuple(dataclasses.replace(each, caption=f"{each.name} as trained") for each in view.report.pictures)
+    view = dataclasses.replace(view, report=dataclasses.replace(view.report, pictures=trained))
+    (folder / "b.txt").unlink()
+    (folder / "b.txt").symlink_to(folder / "a.txt")
+    view = looking.with_captions(view, read_captions(folder))
+    assert (view.text_of("a.png"), view.text_of("b.png")) == ("mine", "b.png as trained")
+    assert view.captions["b.png"].slot is None
+    shards = looking.with_captions(view, [])
+    assert [each.text for each in shards.captions.values()] == ["a.png as trained", "b.png as trained"]
+    assert all(each.problem for each in shards.captions.values())
+
+
 def test_pages_hold_every_picture_once_and_a_selection_outlives_a_filter(folder: Path) -> None:
     view = view_of(folder, {f"{index:03d}.png": f"tag {index % 3}" for index in range(2 * PAGE + 5)})
     pages, seen = view, []

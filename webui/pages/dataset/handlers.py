@@ -380,11 +380,12 @@ class Handlers:
         if picture is None:
             return self._nothing()
         _require_saved(opened, text)
-        caption = view.captions.get(picture.name, WrittenCaption(picture.name, picture.caption, problem=_NOT_HERE))
-        try:
-            caption = read_caption(view.folder, caption)
-        except EditError as error:
-            caption = WrittenCaption(picture.name, problem=str(error))
+        caption = view.captions[picture.name]
+        if caption.slot is not None:
+            try:
+                caption = read_caption(view.folder, caption)
+            except EditError as error:
+                caption = WrittenCaption(picture.name, picture.caption, problem=str(error))
         problem, is_new = view.read_only or caption.problem, caption.raw is None
         parts = self.parts
         return {
@@ -589,7 +590,6 @@ class Handlers:
 
 _NONE_YET = "There is none yet."
 _CANNOT = "These pictures cannot be inspected"
-_NOT_HERE = "Its caption does not stand in a file that is edited here."
 
 # The folder stands in the address, so that loading the page again, or sending its address on, shows the same.
 _REMEMBER = """(folder, extension, ...rest) => {
