@@ -101,7 +101,7 @@ def lora_choices(places: Places, runs: Iterable[Path]) -> list[tuple[str, str]]:
             continue  # its recipe cannot be read; the page 'Runs' shows it
         key = places.key_of(path)
         chosen += [(f"{key}, step {step}", f"{key}@{step}") for step in reversed(steps)]
-    return chosen
+    return chosen if len(chosen) > 1 else [("none yet: train a run first", NO_LORA)]
 
 
 def resolve_lora(places: Places, value: str, strength: Any) -> LoraOfRun:

@@ -63,6 +63,7 @@ def test_runs_and_recipes_are_offered_and_nothing_else_is_taken(places):
 def test_loras_are_offered_by_step_the_newest_first(places):
     run = places.runs[0] / "cat"
     assert [value for _, value in lora_choices(places, [run])] == ["", "cat@20", "cat@10"]
+    assert lora_choices(places, []) == [("none yet: train a run first", "")]
     assert resolve_lora(places, "cat@10", 0.5) == LoraOfRun(run=str(run), step=10, strength=0.5)
     assert steps_of_run(places, "cat@20") == [10, 20]
     for value in ("cat", "cat@x", "../cat@10", "@10", "cat@-1"):
