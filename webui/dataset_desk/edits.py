@@ -100,14 +100,14 @@ def replace_pattern(captions: Sequence[str], find: str, replacement: str, *, ign
         )
     except subprocess.TimeoutExpired as error:
         raise EditError(
-            f"Find: {find!r:.80} takes longer than {PATTERN_SECONDS:g} seconds. Write it so that it can match in one "
+            f"Find: '{find:.80}' takes longer than {PATTERN_SECONDS:g} seconds. Write it so that it can match in one "
             "way only: no repeats inside repeats, as in (a+)+"
         ) from error
     except subprocess.CalledProcessError as error:
-        raise EditError(f"Find: {find!r:.80} takes more time or memory than it may. Write it more simply") from error
+        raise EditError(f"Find: '{find:.80}' takes more time or memory than it may. Write it more simply") from error
     answer = json.loads(answered.stdout)
     if "problem" in answer:
-        raise EditError(f"Find: {find!r:.80} {answer['problem']}")
+        raise EditError(f"Find: '{find:.80}' {answer['problem']}")
     new = dict(zip(distinct, answer["texts"], strict=True))
     return [new[caption] for caption in captions]
 

@@ -71,11 +71,14 @@ class View:
 
     @cached_property
     def shown(self) -> tuple[ShownPicture, ...]:
-        """The pictures that the filter lets through: by bucket, and in each in their order."""
+        """The pictures that the filter lets through: by bucket, that of the first picture first, each in its order."""
         if self.report is None:
             return ()
+        places: dict[Size, int] = {}
+        for picture in self.report.pictures:
+            places.setdefault(picture.bucket, picture.index)
         found = [picture for picture in self.report.pictures if self._passes(picture)]
-        return tuple(sorted(found, key=lambda picture: (picture.bucket, picture.index)))
+        return tuple(sorted(found, key=lambda picture: (places[picture.bucket], picture.index)))
 
     @property
     def on_page(self) -> tuple[ShownPicture, ...]:
