@@ -12,7 +12,7 @@ from webui.desk import Desk
 from webui.guard import Guard, Names
 from webui.places import Places
 from webui.settings import PageSettings, is_loopback, require_guarded
-from webui.theme import page_css, page_theme
+from webui.theme import page_css, page_head, page_theme
 
 _BODY_BYTES = 1 << 20
 _LOOK_SECONDS = 0.03
@@ -97,4 +97,5 @@ def _serve(app: gr.Blocks, settings: PageSettings, auth: tuple[str, str] | None,
         app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
         theme=page_theme(),
         css=page_css(),
+        head=page_head(),
     )

@@ -33,3 +33,8 @@ def page_theme() -> gr.themes.Base:
 def page_css() -> str:
     """Return the style sheet."""
     return files("webui").joinpath("page.css").read_text("utf-8")
+
+
+def page_head() -> str:
+    """Return what stands in the head of every page: a small script."""
+    return f"<script>{files('webui').joinpath('page.js').read_text('utf-8')}</script>"

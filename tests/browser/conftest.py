@@ -1,6 +1,7 @@
 """A real Chromium in front of a real page. Where there is none, these tests are skipped, and say so."""
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -10,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from finetune.recipe import dump_recipe, load_recipe
+from finetune.run.events import EventLog
+from finetune.run.folder import RunFolder
 from tests.webui.serving import serve_page
 
 CHROMIUM = next(
@@ -56,7 +61,7 @@ class Visit:
     def text(self, selector: str) -> str:
         return str(self.tab.locator(selector).inner_text())
 
-    def wait_for_text(self, selector: str, words: str, *, seconds: float = 30) -> None:
+    def wait_for_text(self, selector: str, words: "str | re.Pattern[str]", *, seconds: float = 30) -> None:
         self.tab.locator(selector).filter(has_text=words).first.wait_for(timeout=1000 * seconds)
 
     def wait_for_value(self, field: Any, value: str) -> None:
@@ -64,6 +69,13 @@ class Visit:
         give_up = time.monotonic() + PATIENCE_MS / 1000
         while field.input_value() != value:
             assert time.monotonic() < give_up, f"{field.input_value()!r} is not {value!r}"
+            self.tab.wait_for_timeout(50)
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds outside the browser."""
+        give_up = time.monotonic() + PATIENCE_MS / 1000
+        while not holds():
+            assert time.monotonic() < give_up, "it does not come"
             self.tab.wait_for_timeout(50)
 
     def choose(self, selector: str, words: str) -> None:
@@ -141,3 +153,47 @@ checkpoint:
   every_steps: {every}
 """
 """The quickstart in small: what a test trains in seconds."""
+
+
+@pytest.fixture
+def finished_run() -> Callable[[Path], Path]:
+    """Return what lays a finished run into a folder: curves, a warning, previews of two prompts at three steps."""
+
+    def lay(folder: Path) -> Path:
+        run = RunFolder.create(folder / "runs" / "shown")
+        recipe = load_recipe("quickstart", ["name=shown"])
+        run.recipe.write_text(dump_recipe(recipe), "utf-8")
+        with EventLog(run.events) as log:
+            log.emit("run_started", name="shown", total_steps=40, steps_per_epoch=4, num_pictures=10)
+            for step in range(41):
+                if step:
+                    log.emit(
+                        "step",
+                        step=step,
+                        loss=1 / step,
+                        learning_rates={"unet": 1e-4},
+                        grad_norm=0.1,
+                        seconds=0.5,
+                        timesteps=[100, 900],
+                        per_sample=[0.5, 0.1],
+                        memory_bytes=2**30,
+                    )
+                if step % 20 == 0:
+                    log.emit("preview", step=step, pictures=_lay_previews(run, step))
+            log.emit("warning", step=3, message="the step took long")
+            log.emit("run_finished", step=40, status="finished", exports=[])
+        return run.path
+
+    return lay
+
+
+def _lay_previews(run: RunFolder, step: int) -> list[str]:
+    names = ["lora-off", "lora-off-refiner"] + (["lora", "lora-refiner"] if step else [])
+    pictures = []
+    for prompt in (1, 2):
+        for shade, name in enumerate(names):
+            path = run.preview(step) / f"{prompt:02d}-{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (64, 64), (60 * shade, 4 * step, 100 * prompt)).save(path)
+            pictures.append(str(path.relative_to(run.path)))
+    return pictures
