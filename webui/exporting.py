@@ -5,7 +5,6 @@ The files are written by `atelier export` in a process of its own; nothing here 
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -33,7 +32,6 @@ PROOF = (
     "whole or not at all."
 )
 
-_STEP = re.compile(r"step-(?P<step>[0-9]{6,9})", re.ASCII)
 _MOST_FILES = 200
 _LONGEST_VALUE = 400
 _LONGEST_ERROR = 4000
@@ -46,22 +44,24 @@ class ExportChoice:
     """What is exported, and how.
 
     Attributes:
-        step: after which step; None is the newest whole one.
+        step: after which step; None is the newest whole one, 'best' the kept one with the lowest smoothed loss.
         formats: of `FORMATS`; none is the recipe's, and the only choice for a whole model.
         precision: of `PRECISIONS`.
         metadata: of `METADATA`.
+        card: whether a LoRA's model card is written beside it.
     """
 
-    step: int | None
+    step: int | Literal["best"] | None
     formats: tuple[str, ...]
     precision: str
     metadata: str
+    card: bool = False
 
     def require_possible(self, steps: Sequence[int]) -> None:
         """Raise RecipeError where a choice is none of those offered; `steps` are those that a run has kept."""
         if not steps:
             raise RecipeError("This run has saved no step yet. Wait for its first checkpoint, or choose another run")
-        if self.step is not None and self.step not in steps:
+        if isinstance(self.step, int) and self.step not in steps:
             raise RecipeError(f"Step {self.step}: this run has kept the steps {', '.join(map(str, steps))}")
         for name, given, allowed in (
             ("Formats", self.formats, FORMATS),
@@ -74,10 +74,12 @@ class ExportChoice:
     def words(self, run: Path) -> list[str]:
         """Return what follows `atelier` on the command line."""
         line = ["export", str(run)]
-        line += [] if self.step is None else ["--step", str(self.step)]
+        if self.step is not None:
+            line += ["--best"] if self.step == "best" else ["--step", str(self.step)]
         for name in self.formats:
             line += ["--format", name]
-        return [*line, "--precision", self.precision, *(["--minimal-metadata"] if self.metadata == "minimal" else [])]
+        line += ["--precision", self.precision, *(["--minimal-metadata"] if self.metadata == "minimal" else [])]
+        return [*line, *(["--card"] if self.card else [])]
 
     def line(self, run: Path) -> str:
         """Return the line to type."""
@@ -135,7 +137,7 @@ class Exports:
         Raises:
             RecipeError: a choice is none of those offered, or this run is being exported.
         """
-        choice.require_possible(kept_steps(run))
+        choice.require_possible(run.kept_steps())
         with self._lock:
             running = self._states.get(run.path)
             if running is not None and running.status == "running":
@@ -180,16 +182,6 @@ def read_outcome(line: str, code: int, out: str, errors: str) -> ExportState:
         return ExportState("done", line, warnings, int(answer["step"]), files)
     except (ValueError, KeyError, TypeError):
         return ExportState("failed", line, f"its answer cannot be read: {out[:200]!r}")
-
-
-def kept_steps(run: RunFolder) -> list[int]:
-    """Return the steps whose checkpoint is there, the newest first."""
-    found = []
-    for path in run.checkpoints.glob("step-*"):
-        match = _STEP.fullmatch(path.name)
-        if match and (path / "manifest.json").is_file():
-            found.append(int(match["step"]))
-    return sorted(found, reverse=True)
 
 
 def exported_files(run: RunFolder) -> list[ExportedFile]:

@@ -25,13 +25,16 @@ def lines_as_text(text: object) -> str:
 
 
 def told(handler: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """Show a handler's errors of ours to the person, in their own words, and change nothing on the page."""
+    """Show a handler's errors of ours to the person, in their own words, and change nothing on the page.
+
+    The toast is headed 'Error': Gradio 6.31's page looks for another title under a name that nobody sends it by.
+    """
 
     @functools.wraps(handler)
     def handle(*values: Given.args, **named: Given.kwargs) -> Answer:
         try:
             return handler(*values, **named)
         except (AtelierError, ImagesetError) as error:
-            raise gr.Error(lines_as_text(error), title="That did not work", print_exception=False) from error
+            raise gr.Error(lines_as_text(error), print_exception=False) from error
 
     return handle

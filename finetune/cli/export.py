@@ -12,6 +12,7 @@ from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from finetune.run.folder import RunFolder
+    from finetune.run.losses import StepLoss
     from finetune.training.checkpoint import Checkpoint
 
 
@@ -25,7 +26,14 @@ def add_parser(subparsers: Any) -> None:
         "into the run's `exports` folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run's folder")
-    parser.add_argument("--step", type=int, help="export the checkpoint of this step; without it, the newest whole one")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--step", type=int, help="export the checkpoint of this step; without it, the newest whole one")
+    which.add_argument(
+        "--best",
+        action="store_true",
+        help="export the kept checkpoint at which the smoothed training loss was lowest (an exponential mean of decay "
+        "0.98, about the last fifty steps). The loss says little of how pictures look: compare previews too",
+    )
     parser.add_argument(
         "--format",
         action="append",
@@ -37,6 +45,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--minimal-metadata", action="store_true", help="leave out what tells of the pictures, captions and recipe"
+    )
+    parser.add_argument(
+        "--card",
+        action="store_true",
+        help="write the LoRA's model card too, as the Hugging Face hub shows it: exports/NAME-card/README.md with the "
+        "newest previews beside it. To publish, put the exported file there",
     )
     add_json_argument(parser)
     parser.set_defaults(run=run)
@@ -54,10 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"--format: {run_folder.path} trained a whole model (adapter.kind: {recipe.adapter.kind}), which is "
             "exported as a folder in diffusers' layout. Leave --format out"
         )
+    if arguments.card and recipe.adapter.kind != "lora":
+        raise RecipeError(f"--card: {run_folder.path} trained a whole model; only a LoRA gets a card. Leave --card out")
+    best = find_best(run_folder) if arguments.best else None
     quiet_libraries()
-    from finetune.export.run_export import export_run
+    from finetune.export.run_export import export_card, export_run
 
-    checkpoint = find_checkpoint(run_folder, arguments.step)
+    checkpoint = find_checkpoint(run_folder, arguments.step if best is None else best.step)
     paths = export_run(
         run_folder,
         recipe,
@@ -67,10 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
         optimizer=checkpoint.extra["optimizer"],
         expected=checkpoint.extra["num_modules"],
     )
+    if arguments.card:
+        extra = checkpoint.extra
+        paths += export_card(run_folder, recipe, checkpoint.step, paths, facts=extra, optimizer=extra["optimizer"])
     if arguments.json:
-        print_json({"step": checkpoint.step, "files": [str(path) for path in paths]})
+        chosen = {} if best is None else {"smoothed_loss": best.loss}
+        print_json({"step": checkpoint.step, **chosen, "files": [str(path) for path in paths]})
     else:
-        print(f"Exported step {checkpoint.step}:")
+        why = "" if best is None else f", where the smoothed training loss was lowest ({best.loss:.4g})"
+        print(f"Exported step {checkpoint.step}{why}:")
         print("\n".join(f"  {path}" for path in paths))
     return 0
 
@@ -85,6 +107,24 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.minimal_metadata:
         chosen.append("export.metadata=minimal")
     return chosen
+
+
+def find_best(run_folder: "RunFolder") -> "StepLoss":
+    """Return the kept step at which the smoothed training loss was lowest.
+
+    Raises:
+        RecipeError: no step is kept, or the log tells the loss of none that is.
+    """
+    from finetune.run.losses import lowest_loss
+
+    steps = run_folder.kept_steps()
+    best = lowest_loss(run_folder, steps)
+    if best is None:
+        kept = ", ".join(map(str, steps)) or "none"
+        raise RecipeError(
+            f"--best: {run_folder.path} tells no loss of a step that is kept ({kept}). Name one with --step"
+        )
+    return best
 
 
 def find_checkpoint(run_folder: "RunFolder", step: int | None) -> "Checkpoint":

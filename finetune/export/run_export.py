@@ -3,7 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 import finetune
 from finetune.adapters.trained import trained_modules
 from finetune.adapters.weights import COMPONENTS
+from finetune.export.card import write_card
 from finetune.export.folder import export_folder
 from finetune.export.keys import UNetLayout
 from finetune.export.metadata import ExportFacts, build_metadata
@@ -59,7 +61,7 @@ def export_run(
         AtelierError: it cannot be written so.
         DiskError: the disk refuses.
     """
-    name = recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
+    name = export_name(recipe, step)
     match recipe.adapter:
         case LoraAdapter():
             known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
@@ -73,6 +75,32 @@ def export_run(
                 prediction_type=facts.get("prediction_type"),
                 zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
             )
+
+
+def export_card(
+    run: RunFolder, recipe: Recipe, step: int, files: Sequence[Path], *, facts: Mapping[str, Any], optimizer: str
+) -> tuple[Path, ...]:
+    """Write the card of an exported LoRA as `finetune.export.card` has it; the arguments are `export_run`'s.
+
+    Args:
+        run: the run's folder.
+        recipe: the resolved recipe.
+        step: which step was exported.
+        files: what was exported.
+        facts: what the task says of itself.
+        optimizer: the optimizer's name, as it ran.
+
+    Raises:
+        AtelierError: a preview cannot be read.
+        DiskError: the disk refuses.
+    """
+    known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
+    return write_card(run, recipe, replace(known, name=export_name(recipe, step)), files)
+
+
+def export_name(recipe: Recipe, step: int) -> str:
+    """Return what the files of a step are called; before the last step they carry it in their name."""
+    return recipe.name if step == recipe.training.steps else f"{recipe.name}-step-{step:06d}"
 
 
 def export_lora(

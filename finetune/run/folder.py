@@ -11,6 +11,7 @@ runs/<name>/
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from finetune.run.events import read_events
 from finetune.run.locks import held, is_held
 
 _LOCK_NAME = ".lock"
+_STEP = re.compile(r"step-(?P<step>[0-9]{6,9})", re.ASCII)
 
 # A reader that asks whether the run is alive holds the lock for an instant; a writer waits that long.
 _LOCK_PATIENCE_SECONDS = 1.0
@@ -131,6 +133,13 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` optimizer steps."""
         return self.checkpoints / step_name(step)
+
+    def kept_steps(self) -> list[int]:
+        """Return the steps whose checkpoint is there with its list of files, the newest first; none is read."""
+        found = [(_STEP.fullmatch(path.name), path) for path in self.checkpoints.glob("step-*")]
+        return sorted(
+            (int(match["step"]) for match, path in found if match and (path / "manifest.json").is_file()), reverse=True
+        )
 
     def preview(self, step: int) -> Path:
         """Return the folder of the previews made after `step` optimizer steps."""

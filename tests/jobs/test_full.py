@@ -70,6 +70,8 @@ def test_previews_and_exports_are_made_with_the_average(job, monkeypatch, capsys
     assert not torch.equal(first["conv_in.weight"], averages["unet.conv_in.weight"])
     assert main(["export", str(result.run.path), "--format", "kohya"]) == 2
     assert "Leave --format out" in capsys.readouterr().err
+    assert main(["export", str(result.run.path), "--card"]) == 2
+    assert "Leave --card out" in capsys.readouterr().err
     assert main(["generate", str(result.run.path), "--steps", "1"]) == 0
     assert (result.run.path / "generated" / "001" / "01-trained.png").is_file()
 

@@ -12,7 +12,7 @@ import safetensors.numpy
 from finetune.cli.main import parse_line
 from finetune.errors import RecipeError
 from finetune.run.folder import RunFolder
-from webui.exporting import ExportChoice, Exports, exported_files, kept_steps, read_facts, read_outcome
+from webui.exporting import ExportChoice, Exports, exported_files, read_facts, read_outcome
 
 _FAKE = """
 import json, pathlib, sys, time
@@ -94,7 +94,7 @@ def test_what_is_not_offered_is_not_taken(exports, run, choice):
 
 
 def test_only_whole_checkpoints_are_offered_the_newest_first(run):
-    assert kept_steps(run) == [20, 10]
+    assert run.kept_steps() == [20, 10]
 
 
 def test_only_plain_files_inside_are_listed(run, tmp_path):

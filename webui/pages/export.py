@@ -10,6 +10,7 @@ from finetune.cli.output import format_bytes
 from finetune.errors import RecipeError
 from finetune.recipe import load_recipe
 from finetune.run.folder import RunFolder
+from finetune.run.losses import lowest_loss
 from webui.desk import Desk
 from webui.exporting import (
     FORMATS,
@@ -21,14 +22,13 @@ from webui.exporting import (
     Exports,
     ExportState,
     exported_files,
-    kept_steps,
     read_facts,
 )
 from webui.pages.parts import empty, fact_list, message_list, on_open, progress
 from webui.words import told
 
 _TICK_SECONDS = 1.0
-_NEWEST = "newest"
+_NEWEST, _BEST = "newest", "best"
 _FORMAT_WORDS = {
     "kohya": "kohya: ComfyUI, A1111, Forge, InvokeAI, diffusers",
     "diffusers": "diffusers",
@@ -55,6 +55,8 @@ def build(desk: Desk) -> None:
                                  elem_id="export-precision")  # fmt: skip
             metadata = gr.Radio([(_METADATA_WORDS[name], name) for name in METADATA], value="full",
                                 label="What the file tells of its making", elem_id="export-metadata")  # fmt: skip
+            card = gr.Checkbox(label="Model card", info="README.md with the newest previews, as the Hugging Face hub "
+                               "shows it. Read it before you publish it.", elem_id="export-card")  # fmt: skip
             start = gr.Button("Export", variant="primary", elem_id="export-start")
             line = gr.Textbox(label="The same on the command line", interactive=False, lines=2, buttons=["copy"],
                               elem_id="export-command")  # fmt: skip
@@ -86,9 +88,9 @@ def build(desk: Desk) -> None:
             with gr.Accordion("How an export is checked", open=False, elem_id="export-proof"):
                 gr.Markdown(PROOF)
 
-    choices = [run, step, formats, precision, metadata]
+    choices = [run, step, formats, precision, metadata, card]
     results = [state, start, files, table, inside, facts, strings]
-    opened = [about, step, formats, precision, metadata, line, seen, *results]
+    opened = [about, step, formats, precision, metadata, card, line, seen, *results]
     on_open(page.open, None, [run, *opened])
     run.input(page.choose, run, opened, show_progress="hidden")
     for part in choices[1:]:
@@ -117,11 +119,11 @@ class _Page:
         """Show a run: what can be exported, by its recipe, and what has been."""
         if not key:
             words = empty("There is no run yet.", "Start one on the page Runs, and come back when it has saved a step.")
-            keep = [gr.skip() for _ in range(4)]
+            keep = [gr.skip() for _ in range(5)]
             return ["", *keep, "", None, words, gr.Button(interactive=False), *[gr.skip() for _ in range(5)]]
         run = self.places.run(key)
         recipe = load_recipe(str(run.recipe))
-        steps = kept_steps(run)
+        steps = run.kept_steps()
         is_lora = recipe.adapter.kind == "lora"
         about = fact_list([("Trained", "a LoRA" if is_lora else "a whole model: a folder in diffusers' layout"),
                            ("Steps kept", ", ".join(map(str, reversed(steps))) or "none yet")])  # fmt: skip
@@ -129,28 +131,33 @@ class _Page:
         formats: list[str] = list(export.formats) if is_lora else []
         return [
             about,
-            gr.Dropdown(choices=[("newest", _NEWEST), *((f"step {step}", str(step)) for step in steps)], value=_NEWEST),
+            gr.Dropdown(choices=_step_choices(run, steps), value=_NEWEST),
             gr.CheckboxGroup(value=formats, visible=is_lora),
             export.precision,
             export.metadata,
-            self.tell_line(key, _NEWEST, formats, export.precision, export.metadata),
+            gr.Checkbox(value=False, visible=is_lora),
+            self.tell_line(key, _NEWEST, formats, export.precision, export.metadata, card=False),
             *self._all(run),
         ]
 
     @told
-    def tell_line(self, key: str | None, step: str, formats: list[str], precision: str, metadata: str) -> str:
+    def tell_line(
+        self, key: str | None, step: str, formats: list[str], precision: str, metadata: str, card: bool
+    ) -> str:
         """Return the line that does the same."""
-        return _choice(step, formats, precision, metadata).line(self.places.run(key).path) if key else ""
+        return _choice(step, formats, precision, metadata, card=card).line(self.places.run(key).path) if key else ""
 
     @told
-    def start(self, key: str | None, step: str, formats: list[str], precision: str, metadata: str) -> tuple[Any, Any]:
+    def start(
+        self, key: str | None, step: str, formats: list[str], precision: str, metadata: str, card: bool
+    ) -> tuple[Any, Any]:
         """Begin to export."""
         if not key:
             raise RecipeError("There is no run to export. Start one on the page Runs")
         run = self.places.run(key)
         if not formats and load_recipe(str(run.recipe)).adapter.kind == "lora":
             raise RecipeError("Formats: choose at least one")
-        self.exports.start(run, _choice(step, formats, precision, metadata))
+        self.exports.start(run, _choice(step, formats, precision, metadata, card=card))
         return _state(self.exports.look(run), is_empty=False), gr.Button(interactive=False)
 
     @told
@@ -173,7 +180,7 @@ class _Page:
         """Return what changes when there is something else to show."""
         state = self.exports.look(run)
         newest = [(file.name, file.written_at) for file in exported_files(run)]
-        return repr((str(run.path), state and state.status, newest, kept_steps(run) != []))
+        return repr((str(run.path), state and state.status, newest, run.kept_steps() != []))
 
     def _all(self, run: RunFolder) -> list[Any]:
         state = self.exports.look(run)
@@ -193,10 +200,21 @@ class _Page:
         ]  # fmt: skip
 
 
-def _choice(step: str, formats: list[str], precision: str, metadata: str) -> ExportChoice:
+def _step_choices(run: RunFolder, steps: list[int]) -> list[tuple[str, str]]:
+    """Return the steps to choose from, in words and by name; the best only where the log tells which that is."""
+    best = lowest_loss(run, steps)
+    found = [] if best is None else [(f"best: lowest smoothed loss (step {best.step}, {best.loss:.4g})", _BEST)]
+    return [("newest", _NEWEST), *found, *((f"step {step}", str(step)) for step in steps)]
+
+
+def _choice(step: str, formats: list[str], precision: str, metadata: str, *, card: bool) -> ExportChoice:
+    if card not in (True, False):
+        raise RecipeError("Model card: choose yes or no")
+    if step == _BEST:
+        return ExportChoice("best", tuple(formats), precision, metadata, card)
     if step != _NEWEST and not (step.isascii() and step.isdecimal()):
         raise RecipeError(f"Step: got {step[:40]!r}, choose one of the list")
-    return ExportChoice(None if step == _NEWEST else int(step), tuple(formats), precision, metadata)
+    return ExportChoice(None if step == _NEWEST else int(step), tuple(formats), precision, metadata, card)
 
 
 def _state(state: ExportState | None, *, is_empty: bool) -> str:
