@@ -1,5 +1,7 @@
 """The main job on real photographs: from a folder with phone photos to files that diffusers loads."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import skimage.data
 import torch
 from diffusers import StableDiffusionXLPipeline
+from huggingface_hub import ModelCard
 from PIL import Image
 from skimage.transform import resize
 
@@ -18,6 +21,7 @@ from finetune.model.files import sampling_scheduler
 from finetune.model.miniature import Miniature
 from finetune.recipe import load_recipe
 from finetune.recipe.load import parse_recipe
+from finetune.run.folder import RunFolder
 from finetune.training.checkpoint import load_checkpoint
 
 RECIPE = """\
@@ -205,3 +209,35 @@ def test_generate_draws_from_the_exported_file(trained: Path) -> None:
     drawn = picture_of(out / "01-lora.png").astype(int)
     previewed = picture_of(run / "previews/step-000008/01-lora.png").astype(int)
     assert np.abs(drawn - previewed).max() <= 1, "the file draws what the run drew"
+
+
+def test_the_kept_step_with_the_lowest_loss_is_exported_with_its_card(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log is told anew, so that the loss was lowest at step 4 of those kept, 4 and 8."""
+    from finetune.cli.main import main
+
+    run = RunFolder(tmp_path / "photos")
+    shutil.copytree(trained / "runs" / "photos", run.path)
+    assert run.kept_steps() == [8, 4]
+    events = [json.loads(line) for line in run.events.read_text(encoding="utf-8").splitlines()]
+    losses = {1: 0.9, 2: 0.5, 3: 0.3, 4: 0.2, 5: 0.1, 6: 2.0, 7: 2.0, 8: 0.01}
+    lines = [
+        json.dumps(event | ({"loss": losses[event["step"]]} if event["kind"] == "step" else {})) for event in events
+    ]
+    run.events.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["export", str(run.path), "--best", "--card", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["step"] == 4
+    weights = [0.98**3, 0.98**2, 0.98, 1.0]
+    mean = sum(weight * losses[step] for step, weight in enumerate(weights, 1)) / sum(weights)
+    assert told["smoothed_loss"] == pytest.approx(mean)
+    assert run.exports / "photos-step-000004.safetensors" in map(Path, told["files"])
+    card = ModelCard.load(run.exports / "photos-step-000004-card" / "README.md")
+    assert card.data.instance_prompt == "zig"
+    assert [picture["text"] for picture in card.data.widget] == ["a zig photo of a cat", "coffee"]
+    drawn = picture_of(run.preview(4) / "01-lora.png").astype(float)
+    shown = picture_of(run.exports / "photos-step-000004-card" / card.data.widget[0]["output"]["url"]).astype(float)
+    others = picture_of(run.preview(8) / "01-lora.png").astype(float)
+    assert abs(shown - drawn).mean() < abs(shown - others).mean(), "its own step's pictures"
