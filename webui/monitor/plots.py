@@ -95,12 +95,21 @@ def add_line(points: Points, name: str, steps: Numbers, values: Numbers) -> None
     points.series.extend([name] * len(x))
 
 
-def is_worth_drawing(step: int, drawn_step: int, seconds: float) -> bool:
-    """Whether curves that were drawn up to a step some seconds ago have grown by as much as one sees.
+def is_worth_drawing(step: int, drawn_step: int, seconds: float, cost_seconds: float) -> bool:
+    """Whether curves have grown by as much as one sees, or waited long enough.
 
     Drawing costs the machine that trains more than reading, so a long curve is drawn anew seldom.
+
+    Args:
+        step: how far the run is.
+        drawn_step: how far what is drawn goes.
+        seconds: since it was drawn.
+        cost_seconds: what drawing it took; at most a two-hundredth of the time is spent on it.
     """
-    return step < drawn_step or (step > drawn_step and (step >= drawn_step * 1.02 + 1 or seconds >= _PATIENCE_SECONDS))
+    if step < drawn_step:
+        return True
+    grew_visibly = step >= drawn_step * 1.02 + 1
+    return step > drawn_step and seconds >= 200 * cost_seconds and (grew_visibly or seconds >= _PATIENCE_SECONDS)
 
 
 _PATIENCE_SECONDS = 10.0

@@ -25,7 +25,7 @@ from webui.runs_list import (
 )
 from webui.words import as_text, told
 
-_TICK_SECONDS = 2.0
+_LOOK_SECONDS = 2.0
 _MOST_COMPARED = 8
 _SHOWN_ENDED = 10
 
@@ -34,7 +34,7 @@ def build(desk: Desk) -> None:
     """Add the page's parts and events."""
     page = _Page(desk)
     gr.Markdown("# Runs")
-    shown = gr.State("")
+    shown = gr.State(None)
     cards = gr.HTML(label="Runs", elem_id="runs-list")
     start = gr.Button("Start the quickstart", elem_id="runs-quickstart", variant="primary", visible=False)
     with gr.Accordion("Compare", open=False, elem_id="runs-compare"):
@@ -79,9 +79,11 @@ def build(desk: Desk) -> None:
         )
         add = gr.Button("Add to the queue", elem_id="queue-add")
 
-    parts = [shown, cards, queue, head, chosen, start]
-    gr.Timer(_TICK_SECONDS).tick(page.tick, [shown, queue, chosen], parts, show_progress="hidden")
-    on_open(page.open, None, [*parts, recipe])
+    # Parts that seldom change are drawn by handlers of their own: to skip one costs Gradio as much as to draw it.
+    told_of = [shown, queue, head]
+    gr.Timer(_LOOK_SECONDS).tick(page.look, [shown, queue], told_of, show_progress="hidden")
+    on_open(page.open, None, [*told_of, recipe])
+    shown.change(page.show_runs, [shown, chosen], [cards, chosen, start], show_progress="hidden")
     gr.on([chosen.change, measure.change], page.compare, [chosen, measure], plot, show_progress="hidden")
     pause.click(page.pause, None, None, show_progress="hidden")
     go_on.click(page.go_on, None, None, show_progress="hidden")
@@ -100,24 +102,22 @@ class _Page:
 
     def open(self) -> list[Any]:
         """Show everything."""
-        return [*self.tick("", None, []), gr.Dropdown(self._recipes(), value="quickstart")]
+        return [*self.look(None, None), gr.Dropdown(self._recipes(), value="quickstart")]
 
-    def tick(self, shown: str, queue: str | None, chosen: list[str]) -> list[Any]:
-        """Send what differs from what a browser shows."""
-        runs = self.desk.runs.look()
-        html = self._cards(runs)
-        content = self.desk.queue.read()
+    def look(self, shown: str | None, queue: str | None) -> list[Any]:
+        """Tell what differs from what a browser shows: the runs as they are written there, and the queue as data."""
+        runs, content = self._cards(self.desk.runs.look()), self.desk.queue.read()
+        head = f'<p role="status">{as_text(queue_headline(content, has_runner=self.desk.queue.has_runner()))}</p>'
         now = content.model_dump_json()
-        keys = [self.desk.places.key_of(run.path) for run in runs]
-        has_changed = html != shown
-        return [
-            html if has_changed else gr.skip(),
-            html if has_changed else gr.skip(),
-            now if now != queue else gr.skip(),
-            f'<p role="status">{as_text(queue_headline(content, has_runner=self.desk.queue.has_runner()))}</p>',
-            gr.Dropdown(keys, value=[key for key in chosen if key in keys]) if has_changed else gr.skip(),
-            gr.Button(visible=not runs) if has_changed else gr.skip(),
-        ]
+        return [runs if runs != shown else gr.skip(), now if now != queue else gr.skip(), head]
+
+    def show_runs(self, shown: str, chosen: list[str]) -> list[Any]:
+        """Show the runs, and offer them to be compared."""
+        keys = [self.desk.places.key_of(run.path) for run in self.desk.runs.look()]
+        known = [key for key in chosen or [] if key in keys]
+        # Nothing is chosen for a person who may be choosing now, unless a run is gone.
+        offered = gr.Dropdown(keys) if known == (chosen or []) else gr.Dropdown(keys, value=known)
+        return [shown, offered, gr.Button(visible=not keys)]
 
     def _cards(self, runs: list[RunSummary]) -> str:
         if not runs:
