@@ -24,7 +24,9 @@ class Watcher:
             PermissionError: its log may not be read.
         """
         with self._lock:
-            lock, reader = self._readers.setdefault(run, (threading.Lock(), RunReader(run)))
+            if run not in self._readers:
+                self._readers[run] = (threading.Lock(), RunReader(run))
+            lock, reader = self._readers[run]
             self._readers.move_to_end(run)
             while len(self._readers) > _KEPT:
                 self._readers.popitem(last=False)
