@@ -32,7 +32,12 @@ def test_from_the_first_click_to_the_exported_file(visit: Begin) -> None:
     assert page.tab.locator("#monitor-run input").input_value() == "quickstart"
     page.tab.wait_for_selector("#monitor-plot-loss svg.marks path")
     page.tab.wait_for_selector("#monitor-wall img")
+    second = page.tab.context.new_page()
+    second.goto(page.tab.url)
+    second.locator("#monitor-head").filter(has_text="Running, step").wait_for()
     page.wait_for_text("#monitor-head", "Finished, step 100 of 100", seconds=240)
+    second.locator("#monitor-head").filter(has_text="Finished, step 100 of 100").wait_for()
+    second.close()
     assert finished(page.folder / "runs/quickstart")
     page.wait_for_text("#monitor-wall", "step 100: a <zig> on a white background")
 

@@ -96,7 +96,10 @@ def build(desk: Desk) -> None:
     for part in choices[1:]:
         part.input(page.tell_line, choices, line, show_progress="hidden")
     start.click(page.start, choices, [state, start], show_progress="hidden")
-    gr.Timer(_TICK_SECONDS).tick(page.look, [run, seen], [seen, *results], show_progress="hidden")
+    # The results are handed out only when there is something new: to skip a part costs as much as to draw it.
+    mark = gr.State("")
+    gr.Timer(_TICK_SECONDS).tick(page.mark, [run, mark], mark, show_progress="hidden")
+    mark.change(page.look, [run, seen], [seen, *results], show_progress="hidden")
     inside.input(page.look_inside, [run, inside], [facts, strings], show_progress="hidden")
 
 
@@ -159,6 +162,12 @@ class _Page:
             raise RecipeError("Formats: choose at least one")
         self.exports.start(run, _choice(step, formats, precision, metadata, card=card))
         return _state(self.exports.look(run), is_empty=False), gr.Button(interactive=False)
+
+    @told
+    def mark(self, key: str | None, known: str) -> Any:
+        """Tell whether an export has ended, or files have come."""
+        mark = "" if not key else self._mark(self.places.run(key))
+        return gr.skip() if mark == known else mark
 
     @told
     def look(self, key: str | None, seen: Any) -> Any:

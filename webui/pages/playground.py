@@ -78,7 +78,10 @@ def build(desk: Desk) -> None:
     page.names = [name for name in form if name not in ("share_words", "source_facts")]
     shown.draw.click(page.draw, asked, job, show_progress="hidden")
     shown.cancel.click(page.cancel, job, None, show_progress="hidden")
-    gr.on([timer.tick, job.change], page.look, [job, seen], [seen, *result_parts], show_progress="hidden")
+    # The results are handed out only when there is something new: to skip a part costs as much as to draw it.
+    mark = gr.State(None)
+    gr.on([timer.tick, job.change], page.mark, [job, mark], mark, show_progress="hidden")
+    mark.change(page.look, [job, seen], [seen, *result_parts], show_progress="hidden")
     shown.gallery.select(page.select, job, list(shown.details), show_progress="hidden")
 
 
@@ -317,16 +320,25 @@ class _Page:
         """Stop the job that is shown."""
         self.playground.cancel(name)
 
+    def mark(self, name: str, known: list[Any] | None) -> Any:
+        """Tell whether there is something new of a job."""
+        mark = self._mark(name)
+        return gr.skip() if mark is None or mark == known else mark
+
+    def _mark(self, name: str) -> list[Any] | None:
+        """Return what changes with a job; None where there is none."""
+        job = self.playground.look(name)
+        if job is None:
+            return None
+        return [name, len(job.pictures), job.is_over, job.version, self.playground.ahead_of(name)]
+
     @told
     def look(self, name: str, seen: list[Any]) -> Any:
         """Show how far a job is, if that has changed; its pictures only where there is another."""
-        job = self.playground.look(name)
+        job, mark = self.playground.look(name), self._mark(name)
+        if job is None or mark is None or mark == list(seen):
+            return gr.skip()
         ahead = self.playground.ahead_of(name)
-        if job is None:
-            return gr.skip()
-        mark = [name, len(job.pictures), job.is_over, job.version, ahead]
-        if mark == list(seen):
-            return gr.skip()
         state = [_state(job, ahead), gr.Button(interactive=not job.is_over)]
         if mark[:3] == list(seen)[:3]:
             return [mark, *state, *[gr.skip()] * _NUM_RESULTS]
