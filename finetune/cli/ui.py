@@ -44,7 +44,9 @@ def add_parser(subparsers: Any) -> None:
         "--host", default="127.0.0.1", help="the address to listen at; any but this machine's own needs a user"
     )
     parser.add_argument(
-        "--share", action="store_true", help="a public address by way of Gradio's servers; needs a user"
+        "--share",
+        action="store_true",
+        help="a public address by way of Gradio's servers, whose tunnel is downloaded the first time; needs --user",
     )
     parser.add_argument("--user", metavar="NAME", help="ask for this name and the password in ATELIER_PASSWORD")
     parser.add_argument("--max-upload", metavar="MB", type=int, default=64, help="the largest file taken (64 MB)")

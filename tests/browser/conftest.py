@@ -97,7 +97,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    """Return what opens a tab on a page served from this test's folder; errors of the page's scripts fail the test."""
+    """Return what opens a tab on a page served from this test's folder.
+
+    The test fails where a script of the page does, where an answer is an error, and where anything is asked elsewhere.
+    """
     stack = []
 
     def begin(
@@ -111,6 +114,8 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
         tab = context.new_page()
         tab.set_default_timeout(PATIENCE_MS)
         problems: list[str] = []
+        own = (f"http://127.0.0.1:{port}/", "data:", "blob:")
+        tab.on("request", lambda sent: None if sent.url.startswith(own) else problems.append(f"fetched {sent.url}"))
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.on("response", lambda answer: problems.append(f"{answer.status} {answer.url}") if _is_bad(answer) else None)
         stack.append((serving, context, problems))
