@@ -21,6 +21,7 @@ _STAGES = {
     "prompts": "Encoding the preview prompts",
     "captions": "Encoding captions",
     "latents": "Encoding pictures",
+    "previews": "Drawing previews",
     "train": "Training",
     "export": "Exporting",
 }
@@ -43,9 +44,11 @@ def duration(seconds: float) -> str:
 
 
 def ago(moment: float, now: float | None = None) -> str:
-    """Return how long ago a moment was."""
+    """Return how long ago a moment was, in words that do not change every second."""
     passed = (time.time() if now is None else now) - moment
-    return "just now" if passed < 5 else f"{duration(passed)} ago"
+    if passed < 60:
+        return "just now"
+    return f"{duration(passed) if passed >= 3600 else f'{int(passed // 60)} min'} ago"
 
 
 def rate(steps_per_second: float) -> str:
@@ -114,9 +117,9 @@ def messages(seen: Seen) -> list[tuple[str, str]]:
         )
     if state.num_damaged:
         found.append(("warning", f"{state.num_damaged} lines of the log could not be read and are left out."))
-    for warned in reversed(state.warnings):
-        at = "" if warned.step is None else f"Step {warned.step}: "
-        found.append(("warning", at + warned.message))
+    warned_of = [("" if warned.step is None else f"Step {warned.step}: ") + warned.message for warned in state.warnings]
+    # Each start of a run warns of its pictures again.
+    found += [("warning", words) for words in dict.fromkeys(reversed(warned_of))]
     if state.num_warnings > len(state.warnings):
         found.append(("note", f"{state.num_warnings - len(state.warnings)} earlier warnings are in events.jsonl."))
     return found
