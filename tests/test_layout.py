@@ -95,6 +95,16 @@ def test_light_parts_start_without_the_heavy_libraries(statement: str) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+def test_the_page_starts_without_the_heavy_libraries() -> None:
+    """All of its pages, built: what needs torch is done by processes that it starts."""
+    pytest.importorskip("gradio", reason="the page's packages are not installed: requirements-page.txt")
+    build = (
+        "import pathlib; from webui import launch, app, desk, places; here = pathlib.Path('no-such-folder'); "
+        "app.build_app(desk.Desk.at(places.Places.at([here], [], recipes=here, queue=here, scratch=here)))"
+    )
+    test_light_parts_start_without_the_heavy_libraries(build)
+
+
 def test_datasets_is_hugging_faces_when_started_from_the_root() -> None:
     code = "import datasets; print(hasattr(datasets, 'load_dataset'))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
