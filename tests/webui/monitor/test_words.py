@@ -57,7 +57,7 @@ def test_moments_and_speeds() -> None:
         ([started()], True, "Starting: opening the model"),
         ([started(), {"kind": "stage", "name": "latents", "done": 1200, "total": 3000}], True,
          "Encoding pictures, 1,200 of 3,000"),
-        ([started(), {"kind": "stage", "name": "previews", "done": 0, "total": 1}], True, "Previews, 0 of 1"),
+        ([started(), {"kind": "stage", "name": "previews", "done": 0, "total": 1}], True, "Drawing previews, 0 of 1"),
         ([started(), STAGE, step(500)], True, "Running, step 500 of 2,000, about 12 min left"),
         ([started(), STAGE, step(2000), {"kind": "stage", "name": "export"}], True,
          "Exporting, step 2,000 of 2,000, about 0 s left"),
