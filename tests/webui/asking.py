@@ -19,16 +19,18 @@ def page_config(target: Target, page: str) -> dict[str, Any]:
     return found
 
 
-def call(target: Target, function: int, data: list[Any], session: str) -> str:
+def call(
+    target: Target, function: int, data: list[Any], session: str, *, patience_seconds: float = _ANSWER_SECONDS
+) -> str:
     """Call a handler as the page's own script does, and return everything that is answered."""
     body = json.dumps({"data": data, "fn_index": function, "session_hash": session, "event_data": None}).encode()
     headers = {"Origin": target.origin, "Content-Type": "application/json"}
     joined = request(target, "POST", "/gradio_api/queue/join", headers, body)
     if joined.status != 200:
         return joined.body
-    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=_ANSWER_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=patience_seconds)
     connection.request("GET", f"/gradio_api/queue/data?session_hash={session}")
-    response, found, give_up = connection.getresponse(), "", time.monotonic() + _ANSWER_SECONDS
+    response, found, give_up = connection.getresponse(), "", time.monotonic() + patience_seconds
     try:
         while time.monotonic() < give_up and "process_completed" not in found and "close_stream" not in found:
             found += response.readline().decode("utf-8", "replace")

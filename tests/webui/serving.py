@@ -21,16 +21,21 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def start_page(folder: Path, *words: str, port: int, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `atelier ui` in a folder and return once it answers."""
+def begin_page(folder: Path, *words: str, port: int, **environment: str) -> "subprocess.Popen[bytes]":
+    """Start `atelier ui` in a folder; it does not answer yet."""
     with (folder / "page.log").open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "finetune", "ui", "--port", str(port), *words],
             cwd=folder,
             env={**os.environ, **child_environment(), **environment},
             stdout=log,
             stderr=log,
         )
+
+
+def start_page(folder: Path, *words: str, port: int, **environment: str) -> "subprocess.Popen[bytes]":
+    """Start `atelier ui` in a folder and return once it answers."""
+    process = begin_page(folder, *words, port=port, **environment)
     give_up = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
