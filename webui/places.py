@@ -53,7 +53,7 @@ class Places:
         Raises:
             PlaceError: there is none of that key.
         """
-        match = re.fullmatch(r"(?:@(?P<root>[0-9]{1,3})/)?(?P<name>[^@\0].*)", key, re.DOTALL)
+        match = re.fullmatch(r"(?:@(?P<root>[0-9]{1,3})/)?(?P<name>[^\0].*)", key, re.DOTALL)
         index = int(match["root"] or 0) if match else 0
         if match is not None and index < len(self.runs):
             path = _inside(self.runs[index], match["name"])
@@ -66,7 +66,7 @@ class Places:
         for index, root in enumerate(self.runs):
             if run.is_relative_to(root):
                 name = run.relative_to(root).as_posix()
-                return name if index == 0 else f"@{index}/{name}"
+                return name if index == 0 and not name.startswith("@") else f"@{index}/{name}"
         raise PlaceError(f"{run}: lies below none of the folders of runs")
 
     def picture_folder(self, name: str) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.errors import RecipeError
 from finetune.queue.items import PROGRAM
 from finetune.run.durable import disk_errors
 
@@ -79,8 +80,16 @@ class Starter:
             run: the key of the run that it will train, if any.
 
         Raises:
+            RecipeError: the run is being started already, by a click before or in another tab.
             DiskError: the log cannot be written.
         """
+        with self._lock:
+            return self._start(words, log_name, run)
+
+    def _start(self, words: Sequence[str], log_name: str, run: str) -> Started:
+        before = self.of_run(run) if run else None
+        if before is not None and before.exit_code() is None:
+            raise RecipeError(f"{run}: it was started already, here or in another tab. Give it a moment")
         assert "/" not in log_name, "a name, not a path"
         assert "\\" not in log_name, "a name, not a path"
         log = self.folder / LOGS / f"{log_name}.log"
@@ -99,8 +108,7 @@ class Starter:
                     creationflags=_apart(),
                 )
         started = Started(tuple(words), process, log, time.time(), start, run)
-        with self._lock:
-            self.started = [started, *self.started][:_KEPT]
+        self.started = [started, *self.started][:_KEPT]
         return started
 
     def of_run(self, key: str) -> Started | None:

@@ -45,6 +45,15 @@ def test_a_runs_key_leads_to_it_and_back(places: Places, key: str, tmp_path: Pat
     assert places.key_of(run.path) == key
 
 
+def test_a_run_may_be_called_as_a_key_of_another_folder_begins(places: Places, tmp_path: Path) -> None:
+    for name in ("@1", "@2/dog"):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").write_text("name: x\n", encoding="utf-8")
+        assert places.key_of(run) == f"@0/{name}"
+        assert places.run(f"@0/{name}").path == run
+
+
 def test_a_link_inside_leads_to_the_run_it_means(places: Places) -> None:
     assert places.key_of(places.run("in").path) == "cat"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import webui.starting
-from finetune.errors import DiskError
+from finetune.errors import DiskError, RecipeError
 from tests.jobs.conftest import child_environment
 from webui.starting import LOGS, Started, Starter
 
@@ -44,6 +44,21 @@ def test_the_real_command_is_started_and_read(starter: Starter, tmp_path: Path) 
     assert "no such recipe" in failed.last_lines(3)
     assert starter.of_run("cat") is failed
     assert starter.of_run("dog") is None
+
+
+def test_a_run_is_not_started_twice_at_once(scripted: Starter) -> None:
+    first = scripted.start(["import time; time.sleep(60)"], "cat", run="cat")
+    try:
+        with pytest.raises(RecipeError, match="cat: it was started already"):
+            scripted.start(["pass"], "cat", run="cat")
+        assert scripted.of_run("cat") is first
+        assert scripted.start(["pass"], "dog", run="dog").process.wait(10) == 0
+    finally:
+        first.process.kill()
+    first.process.wait(10)
+    again = scripted.start(["pass"], "cat", run="cat")
+    assert again.process.wait(10) == 0
+    assert scripted.of_run("cat") is again
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sessions are POSIX's")

@@ -60,6 +60,8 @@ class _Job:
     report: Report | None = None
     failure: str = ""
     is_cancelled: bool = False
+    before: Path | None = None
+    """Where the inspection before this one lies."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -100,12 +102,18 @@ class Inspector:
                 )
             older = self._jobs.pop(key, None)
             self._jobs[key] = _Job(process, place, self._number)
-            forgotten = [older] if older is not None else []
+            forgotten = []
+            if older is not None:
+                # The last report's small pictures are looked at until this one is done, and in other tabs: they stay.
+                kept, gone = (older.before, older.folder) if older.is_cancelled else (older.folder, older.before)
+                self._jobs[key].before = kept
+                forgotten += [] if gone is None else [gone]
             while len(self._jobs) > _KEPT:
-                forgotten.append(self._jobs.popitem(last=False)[1])
-        for job in forgotten:
-            _end(job)
-            shutil.rmtree(job.folder, ignore_errors=True)
+                oldest = self._jobs.popitem(last=False)[1]
+                _end(oldest)
+                forgotten += [each for each in (oldest.before, oldest.folder) if each is not None]
+        for folder_of_old in forgotten:
+            shutil.rmtree(folder_of_old, ignore_errors=True)
 
     def look(self, folder: Path, extension: str) -> Look:
         """Return how the newest inspection of a folder is."""

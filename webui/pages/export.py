@@ -25,10 +25,12 @@ from webui.exporting import (
     read_facts,
 )
 from webui.pages.parts import empty, fact_list, message_list, on_open, progress
+from webui.places import PlaceError
 from webui.words import told
 
 _TICK_SECONDS = 1.0
 _NEWEST, _BEST = "newest", "best"
+_GONE = "gone"
 _FORMAT_WORDS = {
     "kohya": "kohya: ComfyUI, A1111, Forge, InvokeAI, diffusers",
     "diffusers": "diffusers",
@@ -166,7 +168,10 @@ class _Page:
     @told
     def mark(self, key: str | None, known: str) -> Any:
         """Tell whether an export has ended, or files have come."""
-        mark = "" if not key else self._mark(self.places.run(key))
+        try:
+            mark = "" if not key else self._mark(self.places.run(key))
+        except PlaceError:
+            mark = _GONE  # said once by `look`, not with every tick
         return gr.skip() if mark == known else mark
 
     @told
@@ -174,7 +179,12 @@ class _Page:
         """Show an export that has ended, or files that have come."""
         if not key:
             return gr.skip()
-        run = self.places.run(key)
+        try:
+            run = self.places.run(key)
+        except PlaceError:
+            nothing = [gr.File(value=None, visible=False), gr.Dataframe(visible=False), gr.Dropdown(visible=False)]
+            words = empty("This run is gone.", "Choose another one, or open this page again.")
+            return [_GONE, words, gr.Button(interactive=False), *nothing, "", gr.Dataframe(visible=False)]
         return gr.skip() if self._mark(run) == seen else self._all(run)
 
     @told

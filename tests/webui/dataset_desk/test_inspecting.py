@@ -62,6 +62,9 @@ def test_a_folder_is_inspected_by_a_process(folder: Path, tmp_path: Path) -> Non
     first = inspector.look(folder, ".caption").number
     inspector.start(folder, ".caption")
     assert wait(inspector, folder, ".caption").number > first
+    assert thumbnail.exists(), "another tab may still show it"
+    inspector.start(folder, ".caption")
+    assert wait(inspector, folder, ".caption").state == "done"
     assert not thumbnail.exists()
 
 
