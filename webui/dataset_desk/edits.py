@@ -164,6 +164,8 @@ def drop_repeated_tags(captions: Sequence[str]) -> list[str]:
 def sort_tags(captions: Sequence[str], *, keep_first: int = 0) -> list[str]:
     """Put the tags that most of the given captions have in front; among equals their order stays.
 
+    A caption whose stray brackets would then make one tag of several stays as it is.
+
     Args:
         captions: to change, and to count in.
         keep_first: how many tags at the front keep their places, as a trigger word.
@@ -171,10 +173,12 @@ def sort_tags(captions: Sequence[str], *, keep_first: int = 0) -> list[str]:
     counts: Counter[str] = Counter()
     for caption in captions:
         counts.update({tag.casefold() for tag in split_tags(caption)})
-    return _with_tags(
-        captions,
-        lambda tags: [*tags[:keep_first], *sorted(tags[keep_first:], key=lambda tag: -counts[tag.casefold()])],
-    )
+
+    def sort(tags: list[str]) -> list[str]:
+        ordered = [*tags[:keep_first], *sorted(tags[keep_first:], key=lambda tag: -counts[tag.casefold()])]
+        return ordered if split_tags(_SEPARATOR.join(ordered)) == ordered else tags
+
+    return _with_tags(captions, sort)
 
 
 def put_first(captions: Sequence[str], trigger: str) -> list[str]:

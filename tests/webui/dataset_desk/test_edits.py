@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from webui.dataset_desk import edits
@@ -34,6 +34,7 @@ def test_every_change_is_done_once_and_for_all(captions: list[str], tag: str, ot
 
 
 @given(CAPTIONS, TAGS, TAGS, st.booleans())
+@example(captions=["[", "],["], tag="zrkx", other="zrkx", at_end=False)
 def test_what_each_change_promises(captions: list[str], tag: str, other: str, at_end: bool) -> None:
     name, new = " ".join(tag.split()).casefold(), " ".join(other.split()).casefold()
     added, removed = edits.add_tag(captions, tag, at_end=at_end), edits.remove_tag(captions, tag)
