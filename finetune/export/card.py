@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import AtelierError
-from finetune.recipe.schema import HubModel, LoraAdapter, Recipe
+from finetune.recipe.schema import HubModel, LoraAdapter, MiniatureModel, Recipe
 from finetune.run.durable import whole_folder
 from finetune.run.folder import RunFolder
 
@@ -113,7 +113,7 @@ def card_text(recipe: Recipe, facts: "ExportFacts", files: Sequence[str], pictur
         f"# {as_markdown(title)}",
         _about(recipe, facts),
         *([] if minimal else [_trigger(facts.trigger)]),
-        _use(recipe, facts, files, "" if minimal else facts.trigger),
+        _use(recipe, facts, files, "" if minimal else pictures[0].prompt if pictures else facts.trigger),
         *([] if minimal else [_training(recipe, facts), _gallery(pictures)]),
         _license(facts.license),
     ]
@@ -175,6 +175,8 @@ def _about(recipe: Recipe, facts: "ExportFacts") -> str:
     base = ""
     if isinstance(recipe.model, HubModel):
         base = f" for [{as_markdown(recipe.model.id)}](https://huggingface.co/{recipe.model.id})"
+    elif isinstance(recipe.model, MiniatureModel):
+        base = " for the miniature that Atelier brings"
     elif recipe.export.metadata != "minimal":
         base = f" for {as_markdown(facts.base_model)}"
     author = f" By {as_markdown(facts.author)}." if one_line(facts.author) else ""
@@ -187,8 +189,8 @@ def _trigger(trigger: str) -> str:
     return f"## Trigger words\n\nPut **{as_markdown(trigger)}** into the prompt to call up what was learned."
 
 
-def _use(recipe: Recipe, facts: "ExportFacts", files: Sequence[str], trigger: str) -> str:
-    """Return how it is drawn with."""
+def _use(recipe: Recipe, facts: "ExportFacts", files: Sequence[str], prompt: str) -> str:
+    """Return how it is drawn with, `prompt` as the example where there is one."""
     weights = next((file for file in files if file.endswith(".safetensors") and "/" not in file), None)
     weights = weights or next((file for file in files if file.endswith("/pytorch_lora_weights.safetensors")), None)
     if weights is None:
@@ -215,7 +217,7 @@ def _use(recipe: Recipe, facts: "ExportFacts", files: Sequence[str], trigger: st
         f"pipeline = StableDiffusionXLPipeline.from_pretrained({base!r}, torch_dtype=torch.float16).to('cuda')\n"
         f"{scheduler}"
         f"pipeline.load_lora_weights('.', weight_name={weights.rpartition('/')[2]!r})\n"
-        f"image = pipeline({one_line(trigger) or 'a picture'!r}).images[0]\n```{comfy}"
+        f"image = pipeline({one_line(prompt) or 'a picture'!r}).images[0]\n```{comfy}"
     )
 
 

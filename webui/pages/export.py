@@ -1,7 +1,6 @@
 """The page 'Export': a run's step as files for other programs, what stands in them, and how they were checked."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -211,7 +210,7 @@ class _Page:
             self._mark(run),
             _state(state, is_empty=not files),
             gr.Button(interactive=state is None or state.status != "running"),
-            gr.File(value=[str(file.path) for file in files] or None, visible=bool(files)),
+            gr.File(value=_weights_first(files) or None, visible=bool(files)),
             gr.Dataframe(value=rows, visible=bool(files)),
             gr.Dropdown(choices=[file.name for file in weights], value=weights[0].name if weights else None,
                         visible=bool(weights)),
@@ -222,7 +221,7 @@ class _Page:
 def _step_choices(run: RunFolder, steps: list[int]) -> list[tuple[str, str]]:
     """Return the steps to choose from, in words and by name; the best only where the log tells which that is."""
     best = lowest_loss(run, steps)
-    found = [] if best is None else [(f"best: lowest smoothed loss (step {best.step}, {best.loss:.4g})", _BEST)]
+    found = [] if best is None else [(f"best: lowest smoothed loss (step {best.step})", _BEST)]
     return [("newest", _NEWEST), *found, *((f"step {step}", str(step)) for step in steps)]
 
 
@@ -244,9 +243,14 @@ def _state(state: ExportState | None, *, is_empty: bool) -> str:
         return progress(0, None, "exporting: some seconds for a LoRA, minutes for a whole model")
     if state.status == "failed":
         return message_list([("error", state.words)])
-    names = ", ".join(Path(file).name for file in state.files)
+    names = ", ".join(file.name for file in state.files if file.suffix != ".jpg")
     warnings = [("warning", state.words)] if state.words else []
     return message_list([("note", f"exported step {state.step}: {names}"), *warnings])
+
+
+def _weights_first(files: list[ExportedFile]) -> list[str]:
+    """Return the files as they are sent: what one came for before what lies beside it."""
+    return [str(file.path) for file in sorted(files, key=lambda file: file.path.suffix != ".safetensors")]
 
 
 def _inside(file: ExportedFile) -> tuple[Any, Any]:
