@@ -84,7 +84,10 @@ def build(desk: Desk) -> None:
     gr.Timer(_LOOK_SECONDS).tick(page.look, [shown, queue], told_of, show_progress="hidden")
     on_open(page.open, None, [*told_of, recipe])
     shown.change(page.show_runs, [shown, chosen], [cards, chosen, start], show_progress="hidden")
-    gr.on([chosen.change, measure.change], page.compare, [chosen, measure], plot, show_progress="hidden")
+    # Gradio draws new lines of a plot without their colours; a caption that comes after them has it drawn anew.
+    gr.on([chosen.change, measure.change], page.compare, [chosen, measure], plot, show_progress="hidden").then(
+        page.name_lines, chosen, plot, show_progress="hidden"
+    )
     pause.click(page.pause, None, None, show_progress="hidden")
     go_on.click(page.go_on, None, None, show_progress="hidden")
     start.click(page.start_quickstart, None, start, show_progress="hidden").success(None, js=_TO_QUICKSTART)
@@ -250,3 +253,7 @@ class _Page:
         points = compared(states, measure)
         frame = pd.DataFrame({"step": points.x, "value": points.y, "line": points.series})
         return gr.LinePlot(frame, color_map=colours(list(states)), label=MEASURES[measure], visible=bool(points.x))
+
+    def name_lines(self, chosen: list[str]) -> Any:
+        """Say below a plot how many runs it shows."""
+        return gr.LinePlot(caption=f"{len(chosen)} runs, by optimizer step" if len(chosen) > 1 else "")
