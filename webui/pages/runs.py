@@ -65,7 +65,7 @@ def build(desk: Desk) -> None:
     gr.render(inputs=queue, show_progress="hidden")(page.show_items)
     with gr.Row():
         pause = gr.Button("Pause", elem_id="queue-pause")
-        go_on = gr.Button("Go on", elem_id="queue-go-on", variant="primary")
+        go_on = gr.Button("Go on", elem_id="queue-go-on", interactive=False)
     with gr.Accordion("Add a run", open=False), gr.Row(equal_height=True):
         recipe = gr.Dropdown(
             [], label="Recipe", allow_custom_value=False, elem_id="queue-recipe", info="that ships, or that was saved"
@@ -88,6 +88,7 @@ def build(desk: Desk) -> None:
     gr.on([chosen.change, measure.change], page.compare, [chosen, measure], plot, show_progress="hidden").then(
         page.name_lines, chosen, plot, show_progress="hidden"
     )
+    queue.change(page.show_queue_buttons, queue, [pause, go_on], show_progress="hidden")
     pause.click(page.pause, None, None, show_progress="hidden")
     go_on.click(page.go_on, None, None, show_progress="hidden")
     start.click(page.start_quickstart, None, start, show_progress="hidden").success(None, js=_TO_QUICKSTART)
@@ -137,7 +138,7 @@ class _Page:
         picture = (
             f'<img src="{as_text(file_address(str(run.preview)))}" alt="" loading="lazy">'
             if run.preview is not None
-            else '<span class="none">no preview yet</span>'
+            else f'<span class="none">no preview{" yet" if run.status == "running" else ""}</span>'
         )
         bar = (
             f'<progress max="{run.total_steps}" value="{min(run.step, run.total_steps)}" aria-label="Steps"></progress>'
@@ -155,6 +156,16 @@ class _Page:
             path.name for path in self.desk.places.recipes.glob("*.yaml") if path.is_file() and not path.is_symlink()
         )
         return [*(shipped.name for shipped in shipped_recipes()), *own]
+
+    def show_queue_buttons(self, queue: str) -> list[Any]:
+        """Offer what would change something; that the queue is held stands out."""
+        content = QueueContent.model_validate_json(queue)
+        is_held = content.paused
+        may_go_on = is_held or bool(content.waiting())
+        return [
+            gr.Button(interactive=not is_held),
+            gr.Button(interactive=may_go_on, variant="primary" if is_held else "secondary"),
+        ]
 
     def show_items(self, queue: str | None) -> None:
         """Add a row for every item: its line, its state, and what can be done with it."""
