@@ -121,7 +121,7 @@ class Visitor:
         self.folder, self.draws = folder, draws
         self.scratch = str(folder / "scratch")  # what a killed page leaves there
         Path(self.scratch).mkdir()
-        self.target = Target(free_port(), folder, 64_000_000)
+        self.target = self.next_target()
         self.queue = Queue(folder / "runs/_queue")
         self.kills: Counter[str] = Counter()
         self.num_added = 0
@@ -132,6 +132,7 @@ class Visitor:
     def begin_and_kill(self) -> None:
         """Start the page, let it do something, and kill it at some moment of either."""
         if self.num_added and self.draws.random() < 0.35:
+            self.target = self.next_target()
             self._page = begin_page(self.folder, port=self.target.port, TMPDIR=self.scratch)
             time.sleep(self.draws.uniform(0, 3))
             self.kill("as it started")
@@ -226,7 +227,12 @@ class Visitor:
         for pid in self.processes():
             psutil.Process(pid).kill()
 
+    def next_target(self) -> Target:
+        """Return where the next page listens: a port that was given up may be another program's meanwhile."""
+        return Target(free_port(), self.folder, 64_000_000)
+
     def start(self) -> None:
+        self.target = self.next_target()
         self._page = start_page(self.folder, port=self.target.port, TMPDIR=self.scratch)
 
     def kill(self, when: str) -> None:
