@@ -57,6 +57,8 @@ def test_what_a_resume_repeats_counts_as_it_was_last(run: RunFolder) -> None:
     write_log(run, {3: 0.5}, resumed_from=2)
     expected = (0.98**2 + 0.98 + 0.5) / (0.98**2 + 0.98 + 1)
     assert lowest_loss(run, [1, 2, 3, 4]) == StepLoss(3, pytest.approx(expected)), "step 4 is not of this run any more"
+    write_log(run, {}, resumed_from=2)
+    assert lowest_loss(run, [3, 4]) is None, "nor is step 3, once the run has gone back before it"
 
 
 def test_the_page_draws_the_same_mean(run: RunFolder) -> None:
