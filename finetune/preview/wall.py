@@ -1,6 +1,7 @@
 """Pictures on the disk: each as a PNG that carries its settings, and all of a step side by side on one wall."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -50,12 +51,16 @@ def save_wall(path: Path, rows: Sequence[tuple[str, Sequence[Pixels]]], columns:
 
 
 def _fitted(text: str, width: int, draw: ImageDraw.ImageDraw, font: Any) -> str:
-    """Cut a text with an ellipsis to what fits."""
-    if draw.textlength(text, font) <= width:
-        return text
-    while text and draw.textlength(text + "…", font) > width:
-        text = text[:-1]
-    return text + "…"
+    """Return a text as one line, cut with an ellipsis to what fits."""
+    line = " ".join(text.split())
+    # No letter of a line that fits is narrower than a pixel: what a prompt has beyond need not be measured.
+    kept = line[: max(0, width)]
+    if kept == line and draw.textlength(line, font) <= width:
+        return line
+    num_fitting = bisect_right(
+        range(len(kept) + 1), False, key=lambda length: draw.textlength(kept[:length] + "…", font) > width
+    )
+    return kept[: max(0, num_fitting - 1)] + "…"
 
 
 def _write_png(path: Path, image: Image.Image, info: PngInfo) -> None:

@@ -139,7 +139,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 def number(value: Any, name: str, low: float, high: float) -> float:
     """Return a number that came from the browser. Raises RecipeError where it is none, or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise RecipeError(f"{name}: got {str(value)[:40]}, needs a number from {low:g} to {high:g}")
+        raise RecipeError(f"{name}: got {str(value)[:40]}, needs a number from {low:,} to {high:,}")
     return value
 
 
