@@ -129,6 +129,7 @@ def show_monitor(tab: Page) -> None:
     tab.goto("/monitor?run=quickstart")
     tab.locator("#monitor-plot-loss svg.marks path").first.wait_for()
     tab.locator("#monitor-wall img").nth(3).wait_for()
+    tab.locator("#monitor-slider").scroll_into_view_if_needed()
     tab.locator("#monitor-slider img").nth(1).wait_for()
 
 
@@ -136,7 +137,8 @@ def show_dataset(tab: Page) -> None:
     """Show the quickstart's pictures with what is cut away, and a caption with its tokens."""
     tab.goto("/dataset?folder=sample:quickstart")
     tab.wait_for_timeout(_SETTLE_MS)
-    tab.locator("#dataset-inspect").click()
+    if tab.locator("#dataset-gallery img").count() == 0:  # else an earlier tab had it inspected
+        tab.locator("#dataset-inspect").click()
     tab.locator("#dataset-gallery img").nth(3).wait_for()
     tab.locator("#dataset-cuts input").check()
     tab.wait_for_timeout(_SETTLE_MS)
