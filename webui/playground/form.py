@@ -1,6 +1,5 @@
 """From what stands on the page to what is asked for: sources, LoRAs, sizes, grids, and the line that does the same."""
 
-import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ SHARES = {"ensemble": "takes over the last steps", "image_to_image": "draws over
 _SDXL_SIDE = 1024
 _SIZE_MULTIPLE = 8
 _MOST_SEEDS = 16
+_MOST_STRENGTH = 10.0
 _MOST_PIXELS = 4096
 _MOST_TOLD = 16_384
 
@@ -130,9 +130,9 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         try:
             values.append(float(word))
         except ValueError as error:
-            raise RecipeError(f"Strengths: got {word[:40]!r}, needs numbers, as: 0, 0.5, 1") from error
-        if not math.isfinite(values[-1]):
-            raise RecipeError(f"Strengths: got {word[:40]!r}, needs numbers, as: 0, 0.5, 1")
+            raise RecipeError(f"Strengths: got {word[:40]!r}, needs numbers from -10 to 10, as: 0, 0.5, 1") from error
+        if not -_MOST_STRENGTH <= values[-1] <= _MOST_STRENGTH:  # which 'nan' is not, either
+            raise RecipeError(f"Strengths: got {word[:40]!r}, needs numbers from -10 to 10, as: 0, 0.5, 1")
     return tuple(dict.fromkeys(values))
 
 

@@ -163,6 +163,7 @@ def test_a_caption_is_saved_and_what_others_wrote_meanwhile_is_shown_first(folde
     assert (folder / "a.txt").read_text("utf-8") == "new"
     view, opened = answer[parts.view], answer[parts.opened]
     assert view.text_of("a.png") == opened.text == "new"
+    assert answer[parts.caption].info is None, "no word of there being none"
     (folder / "a.txt").write_text("theirs", "utf-8")
     answer = handlers.save(view, opened, "newer", False)
     assert answer[parts.theirs] == "theirs"

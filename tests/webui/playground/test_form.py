@@ -74,7 +74,7 @@ def test_loras_are_offered_by_step_the_newest_first(places):
 def test_numbers_are_read_from_text_and_refused_in_words():
     assert parse_strengths(" 0, 0.5;1  1 ") == (0.0, 0.5, 1.0)
     assert parse_strengths("") == ()
-    for text in ("a", "1, nan", "inf"):
+    for text in ("a", "1, nan", "inf", "10.5", "-9999"):
         with pytest.raises(RecipeError, match="needs numbers"):
             parse_strengths(text)
     assert seeds_from(5, 3) == (5, 6, 7)

@@ -407,6 +407,7 @@ class Handlers:
         view = replace(view, captions={**view.captions, caption.picture: caption})
         return {
             self.parts.opened: caption,
+            self.parts.caption: gr.Textbox(info=_NONE_YET if caption.raw is None else None),
             **self._gallery(view, with_cuts=with_cuts),
             **self._nothing_to_save(),
             **self._no_plan(),
