@@ -70,6 +70,7 @@ def build(desk: Desk) -> None:
                 column_widths=["50%", "20%", "30%"],
                 datatype="str",
                 interactive=False,
+                wrap=True,
                 visible=False,
                 label="Exports of this run, the newest first",
                 elem_id="export-list",
@@ -130,7 +131,8 @@ class _Page:
         steps = run.kept_steps()
         is_lora = recipe.adapter.kind == "lora"
         about = fact_list([("Trained", "a LoRA" if is_lora else "a whole model: a folder in diffusers' layout"),
-                           ("Steps kept", ", ".join(map(str, reversed(steps))) or "none yet")])  # fmt: skip
+                           ("Steps kept", ", ".join(map(str, reversed(steps))) or "none yet"),
+                           ("Exports go to", str(run.exports))])  # fmt: skip
         export = recipe.export
         formats: list[str] = list(export.formats) if is_lora else []
         return [
