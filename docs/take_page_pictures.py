@@ -209,7 +209,7 @@ PAGES: dict[str, Callable[[Page], None]] = {
 
 FOR_README = {
     "monitor": ("monitor-1280-light", 0, 1195),
-    "recipe": ("recipe-problem-1280-light", 0, 1105),
+    "recipe": ("recipe-problem-1280-light", 0, 1190),
     "playground": ("playground-1280-dark", 0, 1105),
 }
 """Which picture, and which part of it: from the top, so many pixels high."""
