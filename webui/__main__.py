@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.errors import AtelierError
 from webui.quick_import import without_stubs
+from webui.scratch import scratch_folder
 from webui.settings import PageSettings, require_guarded
 
 PASSWORD = "ATELIER_PASSWORD"  # noqa: S105 - the name of the variable
@@ -22,12 +22,12 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         require_guarded(settings, password)
-        with tempfile.TemporaryDirectory(prefix="atelier-ui-") as scratch:
-            quiet_environment(Path(scratch))
+        with scratch_folder() as scratch:
+            quiet_environment(scratch)
             with without_stubs():  # only now: Gradio reads the environment as it is imported
                 from webui.launch import launch
 
-            launch(settings, password, Path(scratch))
+            launch(settings, password, scratch)
     except AtelierError as error:
         print(f"atelier: {error}", file=sys.stderr)
         return error.exit_code

@@ -88,7 +88,7 @@ class Handlers:
         filters = [parts.view, parts.bucket, parts.finding, parts.tag, parts.words, parts.with_cuts]
         gr.on(
             [parts.bucket.input, parts.finding.input, parts.tag.input, parts.words.submit, parts.words.blur],
-            self.filter, filters, every, **quick,
+            self.filter, filters, every, trigger_mode="always_last", **quick,
         )  # fmt: skip
         seen = [parts.view, parts.with_cuts]
         parts.with_cuts.input(self.show_gallery, seen, every, **quick)
