@@ -36,6 +36,7 @@ class Recorder:
         environment: versions and threads, saved with every checkpoint.
         inputs: hashes of the pictures' manifest and the model, saved with every checkpoint.
         listeners: see every event.
+        saved_step: the step that was saved last.
     """
 
     run: RunFolder
@@ -47,6 +48,7 @@ class Recorder:
     inputs: dict[str, str] = field(default_factory=dict)
     draw: Callable[[Path, int], Sequence[Path]] | None = None
     listeners: list[Listener] = field(default_factory=list)
+    saved_step: int | None = None
 
     def emit(self, kind: Any, step: int | None = None, **data: Any) -> None:
         """Write an event and tell the listeners."""
@@ -105,8 +107,14 @@ class Recorder:
             self.save(state)
 
     def should_stop(self, state: TrainingState[Task]) -> bool:
-        """Whether to stop after this step. All processes agree: each learns what any of them was asked."""
-        return any_process(state.accelerator, bool(self.stop))
+        """Whether to stop after this step. All processes agree: each learns what any of them was asked.
+
+        Who asked after this step was to be saved, as previews were drawn, or asked another process, finds it saved.
+        """
+        is_asked = any_process(state.accelerator, bool(self.stop))
+        if is_asked and self.saved_step != state.global_step:
+            self.save(state)
+        return is_asked
 
     def save(self, state: TrainingState[Task]) -> None:
         """Write a checkpoint, then remove the oldest beyond those that are kept."""
@@ -123,6 +131,7 @@ class Recorder:
         }
         averages = None if state.ema is None else state.ema.averages
         save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra, averages)
+        self.saved_step = state.global_step
         try:
             remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep, state.global_step)
         except OSError as error:
