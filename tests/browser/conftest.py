@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -127,7 +128,15 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
         context.close()
         serving.__exit__(None, None, None)
         found += problems
+    _end_runners(tmp_path)
     assert not found
+
+
+def _end_runners(folder: Path) -> None:
+    """End the runner of a queue, which outlives the page that started it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(folder / "runs" / "_queue") in (process.info["cmdline"] or []):
+            process.terminate()
 
 
 def _is_bad(answer: Any) -> bool:
