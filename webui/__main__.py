@@ -42,6 +42,7 @@ def quiet_environment(scratch: Path) -> None:
         del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_DEFAULT_CONCURRENCY_LIMIT"] = "8"  # of browsers that ask the same at once
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # that it remembers for a page of its own, which is not served
     os.environ["GRADIO_TEMP_DIR"] = str(scratch)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
