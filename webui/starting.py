@@ -1,5 +1,6 @@
 """Starts what a person would type, as processes of their own that outlive the page, and knows how they fare."""
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -50,6 +51,11 @@ class Started:
         """Return its exit code as a shell has it, or None while it runs."""
         code = self.process.poll()
         return code if code is None or code >= 0 else 128 - code
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Return when it has ended, or after so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def last_lines(self, count: int = 12) -> str:
         """Return the last lines that it printed: text, not markup."""

@@ -72,9 +72,9 @@ class Visit:
             assert time.monotonic() < give_up, f"{field.input_value()!r} is not {value!r}"
             self.tab.wait_for_timeout(50)
 
-    def wait_until(self, holds: Callable[[], bool]) -> None:
+    def wait_until(self, holds: Callable[[], bool], *, seconds: float = PATIENCE_MS / 1000) -> None:
         """Wait until something holds outside the browser."""
-        give_up = time.monotonic() + PATIENCE_MS / 1000
+        give_up = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < give_up, "it does not come"
             self.tab.wait_for_timeout(50)

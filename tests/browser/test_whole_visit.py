@@ -18,6 +18,11 @@ def finished(run: Path) -> bool:
     return any(event["kind"] == "run_finished" for event in read_events(run / "events.jsonl")[0])
 
 
+def starts_of(run: Path) -> list[int | None]:
+    """Return the step that each start of a run went on from."""
+    return [each["resumed_from"] for each in read_events(run / "events.jsonl")[0] if each["kind"] == "run_started"]
+
+
 def test_from_the_first_click_to_the_exported_file(visit: Begin) -> None:
     page = visit()
     page.open()
@@ -111,9 +116,9 @@ def test_a_run_is_stopped_and_goes_on(visit: Begin) -> None:
     assert stopped["status"] == "stopped"
     page.reload()
     page.tab.locator("#monitor-resume:not([disabled])").click()
-    page.wait_for_text("#monitor-head", "Running, step", seconds=120)
-    starts = [e for e in read_events(page.folder / "runs/small/events.jsonl")[0] if e["kind"] == "run_started"]
-    assert starts[-1]["resumed_from"] == stopped["step"]
+    page.wait_until(lambda: len(starts_of(page.folder / "runs/small")) == 2, seconds=120)
+    assert starts_of(page.folder / "runs/small") == [None, stopped["step"]]
+    page.wait_for_text("#monitor-head", "Running, step", seconds=30)
     page.tab.click("#monitor-stop")
     page.wait_for_text("#monitor-head", "Stopped and saved", seconds=60)
 

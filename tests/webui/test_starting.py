@@ -53,9 +53,12 @@ def test_a_run_is_not_started_twice_at_once(scripted: Starter) -> None:
             scripted.start(["pass"], "cat", run="cat")
         assert scripted.of_run("cat") is first
         assert scripted.start(["pass"], "dog", run="dog").process.wait(10) == 0
+        first.wait_for_end(0.01)
+        assert first.exit_code() is None
     finally:
         first.process.kill()
-    first.process.wait(10)
+    first.wait_for_end(10)
+    assert first.exit_code() == 128 + 9
     again = scripted.start(["pass"], "cat", run="cat")
     assert again.process.wait(10) == 0
     assert scripted.of_run("cat") is again

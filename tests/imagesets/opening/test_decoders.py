@@ -200,8 +200,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 limits = DecodingLimits(400 * 2**20, 60.0, 300.0, 1_000_000)
 decoders = Decoders(limits, 2, "tests.imagesets.opening.hostile_child")
 print("begun", flush=True)
+def tell(_done, _total):
+    sys.stdout.write("one\\n")  # with its end of line, between which no Ctrl-C can come
+    sys.stdout.flush()
 try:
-    scan_sources([FolderSource(Path(sys.argv[1]))], decoders=decoders, progress=lambda *_: print("one", flush=True))
+    scan_sources([FolderSource(Path(sys.argv[1]))], decoders=decoders, progress=tell)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -58,6 +58,9 @@ A key is a text that changes when what it stands for is to be drawn anew; the pa
 own. So a look that finds nothing new, which is most of them, costs next to nothing.
 """
 
+_LEAVING_SECONDS = 20.0
+"""How long a process that has ended its run is waited for: it still lets go of its memory."""
+
 _NOTHING_NEW: Answer = [gr.skip()] * 7
 
 _NOTHING = empty(
@@ -228,6 +231,9 @@ class Handlers:
         folder = self.desk.places.run(run or "")
         if folder.is_locked():
             raise RecipeError("It is training already")
+        before, seen = self.desk.starter.of_run(run or ""), self.desk.watcher.look(folder.path)
+        if before is not None and (seen.state.updated_at or 0) > before.started_at:
+            before.wait_for_end(_LEAVING_SECONDS)  # it has said its last word, and is about to go
         words = ["train", str(folder.path), "--resume"]
         started = self.desk.starter.start(words, f"train-{folder.path.name}", run=run or "")
         gr.Info(f"Started: <code>{as_text(started.line)}</code>", duration=6)
