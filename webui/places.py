@@ -103,6 +103,10 @@ class Places:
             raise PlaceError(f"{path.name}: is a link or no plain file. Give another name")
         return path
 
+    def recipe_names(self) -> list[str]:
+        """Return the names of the plain `.yaml` files in the folder of recipes, sorted, whatever they hold."""
+        return sorted(path.stem for path in self.recipes.glob("*.yaml") if path.is_file() and not path.is_symlink())
+
     def is_served(self, path: Path, *, shown: bool) -> bool:
         """Whether a file may be sent to a browser: it is one, and lies inside a folder once its links are followed.
 

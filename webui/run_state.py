@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from finetune.run.events import finite_number
+from finetune.run.losses import DECAY
 from webui.curves import Numbers, Table, smooth
 
 LogStatus = Literal["new", "running", "finished", "stopped", "failed"]
@@ -27,8 +29,6 @@ NUM_TIMESTEPS = 1000
 BANDS = ((0, 250), (250, 500), (500, 750), (750, 1000))
 """The quarters of SDXL's timesteps, [first, end), each with a loss of its own: coarse form at the top, detail below."""
 
-# A running mean over about the last fifty steps, as the terminal shows.
-_DECAY = 0.98
 _MEMORY_STEPS = 2000
 _RATE_STEPS = 20
 _WARNINGS_KEPT = 200
@@ -126,7 +126,7 @@ class RunState:
 
     def smoothed(self, name: str) -> Numbers:
         """Return the running mean of a curve over about fifty of its values: exponential, decay 0.98."""
-        return smooth(self.steps.column(name), _DECAY)
+        return smooth(self.steps.column(name), DECAY)
 
     def curve_names(self) -> list[str]:
         """Return the curves that have a number somewhere."""
@@ -146,7 +146,7 @@ class RunState:
         """The loss's running mean after the last step."""
         # What lies further back weighs less than a float64 can tell.
         losses = self.steps.column("loss")[-_MEMORY_STEPS:]
-        mean = float(smooth(losses, _DECAY)[-1]) if len(losses) else math.nan
+        mean = float(smooth(losses, DECAY)[-1]) if len(losses) else math.nan
         return mean if math.isfinite(mean) else None
 
     @property
@@ -213,7 +213,7 @@ class _Folding:
         return self.fields[name] if name in self.fields else getattr(self.state, name)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        seq, time = event.get("seq"), _number(event.get("time"))
+        seq, time = event.get("seq"), finite_number(event.get("time"))
         if _whole(seq) is not None:
             self.fields["last_seq"] = seq
         if time is not None:
@@ -365,11 +365,11 @@ def _bands_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Numbers]:
 def _numbers(values: list[Any]) -> Numbers:
     """Return plain data as numbers; what is none, or not finite, is NaN."""
     if not set(map(type, values)) <= {float, int, type(None)}:
-        values = [_number(value) for value in values]
+        values = [finite_number(value) for value in values]
     try:
         numbers = np.array(values, dtype=np.float64)
     except OverflowError:  # a whole number without end, which only a damaged log has
-        numbers = np.array([_number(value) for value in values], dtype=np.float64)
+        numbers = np.array([finite_number(value) for value in values], dtype=np.float64)
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers
 
@@ -377,16 +377,6 @@ def _numbers(values: list[Any]) -> Numbers:
 def _whole(value: object) -> int | None:
     """Return a count; one that is negative, or larger than a float64 holds exactly, is none of ours."""
     return value if type(value) is int and 0 <= value < _MAX_WHOLE else None
-
-
-def _number(value: object) -> float | None:
-    if type(value) is not float and type(value) is not int:
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,6 @@
 """The list of runs and the queue in words: what a person reads there, and the curves of several runs at once."""
 
 from collections.abc import Iterable, Mapping
-from shlex import join
 
 from finetune.queue.items import ENDED, Item, QueueContent
 from webui.monitor.plots import Points, add_line
@@ -49,11 +48,6 @@ def item_words(item: Item, content: QueueContent) -> str:
     if item.exit_code:
         words += f" (exit code {item.exit_code})"
     return f"{words}. {item.message}" if item.message else words
-
-
-def item_line(item: Item) -> str:
-    """Return what would be typed to start an item."""
-    return join(["atelier", "train", item.recipe, *item.overrides, *(["--resume"] if item.resume else [])])
 
 
 def queue_headline(content: QueueContent, *, has_runner: bool) -> str:

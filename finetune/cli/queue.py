@@ -64,7 +64,7 @@ def run_add(arguments: argparse.Namespace) -> int:
     queue = _queue(arguments)
     item = queue.add(arguments.recipe, arguments.overrides, resume=arguments.resume)
     place = len(queue.read().waiting())
-    words = f"item {item.id} waits at place {place}: {_command(item)}"
+    words = f"item {item.id} waits at place {place}: {item.line}"
     if not queue.has_runner():
         words += f"\nNothing is running this queue. Start it: atelier queue run{_queue_words(arguments)}"
     return _say(arguments, {"item": _as_data(item)}, words)
@@ -75,7 +75,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     queue = _queue(arguments)
     content, has_runner = queue.read(), queue.has_runner()
     items = [_as_data(item) for item in content.items]
-    lines = [f"{item.id:>4}  {_state_words(item):<22}  {_command(item)}" for item in content.items]
+    lines = [f"{item.id:>4}  {_state_words(item):<22}  {item.line}" for item in content.items]
     lines += [f"      {item.id}: {item.message}" for item in content.items if item.message]
     state = "paused" if content.paused else "going on"
     runner = "a runner is at work" if has_runner else "no runner; start one: atelier queue run"
@@ -125,7 +125,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     def tell(item: "Item") -> None:
         if item.ended_at is not None:
             ended.append(item)
-        print(f"item {item.id} {_state_words(item)}: {_command(item)}", file=sys.stderr, flush=True)
+        print(f"item {item.id} {_state_words(item)}: {item.line}", file=sys.stderr, flush=True)
 
     if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
         # In a session of its own no Ctrl-C is meant for another; who started it may have had it switched off.
@@ -158,12 +158,6 @@ def _add_item_argument(parser: argparse.ArgumentParser) -> None:
 
 def _queue_words(arguments: argparse.Namespace) -> str:
     return "" if arguments.queue == DEFAULT_FOLDER else f" --queue {shlex.quote(str(arguments.queue))}"
-
-
-def _command(item: "Item") -> str:
-    from finetune.queue.items import command_of
-
-    return shlex.join(command_of(item, ["atelier"]))
 
 
 def _state_words(item: "Item") -> str:

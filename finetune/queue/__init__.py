@@ -11,7 +11,7 @@ killed at any moment: the training goes on, its end is recorded, and the next ru
 """
 
 from finetune.queue.items import ENDED, Item, QueueContent
-from finetune.queue.runner import Runner, start_runner
+from finetune.queue.runner import Runner, ensure_runner, start_runner
 from finetune.queue.store import Queue
 
-__all__ = ["ENDED", "Item", "Queue", "QueueContent", "Runner", "start_runner"]
+__all__ = ["ENDED", "Item", "Queue", "QueueContent", "Runner", "ensure_runner", "start_runner"]

@@ -1,5 +1,6 @@
 """What stands in a queue: plain data, checked when it is read. It reads and starts nothing."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -62,6 +63,11 @@ class Item(BaseModel):
     exit_code: int | None = None
     """As a shell has it: 128 and the signal's number where a signal ended it. None where nobody saw it."""
     message: str = ""
+
+    @property
+    def line(self) -> str:
+        """The line to type for it."""
+        return shlex.join(command_of(self, ["atelier"]))
 
 
 class QueueContent(BaseModel):

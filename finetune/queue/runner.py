@@ -122,6 +122,12 @@ class Runner:
             self._seen[item.id] = item.state
 
 
+def ensure_runner(queue: Queue) -> None:
+    """Start a runner where the queue has none; where it is paused, none is needed yet."""
+    if not queue.has_runner() and not queue.read().paused:
+        start_runner(queue)
+
+
 def start_runner(queue: Queue) -> "subprocess.Popen[bytes]":
     """Start `atelier queue run` as a process of its own, which outlives the one that asks; it prints to `runner.log`.
 

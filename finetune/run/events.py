@@ -20,6 +20,7 @@ amount to is for whoever reads them.
 """
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -176,6 +177,17 @@ def _parsed_patiently(line: bytes) -> object:
         return json.loads(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
+
+
+def finite_number(value: object) -> float | None:
+    """Return a number of an event; None for what is none, or not finite, as a damaged log may hold."""
+    if type(value) is not float and type(value) is not int:
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _damage(name: str, position: int) -> Event:

@@ -4,11 +4,10 @@ The training loss is noise around a slow fall, and knows nothing of pictures tha
 hint where to look, not a proof of the best pictures.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from finetune.run.events import Event, read_events
+from finetune.run.events import Event, finite_number, read_events
 from finetune.run.folder import RunFolder
 
 DECAY = 0.98
@@ -56,7 +55,7 @@ def _last_losses(events: Iterable[Event]) -> dict[int, float | None]:
         step = _whole(event.get("step"))
         if event["kind"] == "step" and step is not None:
             last = _forget(losses, last, step - 1)
-            losses[step] = _finite(event.get("loss"))
+            losses[step] = finite_number(event.get("loss"))
             last = step
     return losses
 
@@ -72,13 +71,3 @@ def _forget(losses: dict[int, float | None], last: int, after: int) -> int:
 
 def _whole(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
-
-
-def _finite(value: object) -> float | None:
-    if type(value) is not float and type(value) is not int:
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None

@@ -10,7 +10,7 @@ from finetune.cli.main import parse_line
 from finetune.queue.items import Item, ItemState, QueueContent
 from webui.run_state import RunState, fold
 from webui.runs import RunSummary
-from webui.runs_list import MEASURES, can_remove, compared, counted, facts_of, item_line, item_words, queue_headline
+from webui.runs_list import MEASURES, can_remove, compared, counted, facts_of, item_words, queue_headline
 
 
 def item(number: int, state: ItemState = "waiting", **more: Any) -> Item:
@@ -65,7 +65,7 @@ def test_how_an_item_ended(given: dict[str, Any], words: str) -> None:
 
 
 def test_an_items_line_is_what_the_command_line_takes() -> None:
-    line = split(item_line(item(1, recipe="my cat.yaml", overrides=("name=a b", "training.steps=5"), resume=True)))
+    line = split(item(1, recipe="my cat.yaml", overrides=("name=a b", "training.steps=5"), resume=True).line)
     assert line[0] == "atelier"
     told = parse_line(line[1:])
     assert (told.recipe, told.overrides, told.resume) == ("my cat.yaml", ["name=a b", "training.steps=5"], True)

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from webui.guard import FILE
 from webui.words import as_text, lines_as_text
 
 
@@ -44,7 +45,7 @@ def progress(done: int, total: int | None, words: str) -> str:
 
 def file_address(path: str) -> str:
     """Return the address that a file of the page's folders is sent from."""
-    return "/gradio_api/file=" + quote(path)
+    return FILE + quote(path)
 
 
 def page_address(page: str, **query: str) -> str:

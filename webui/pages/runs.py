@@ -7,7 +7,7 @@ import pandas as pd
 
 from finetune.errors import RecipeError
 from finetune.queue.items import Item, QueueContent
-from finetune.queue.runner import start_runner
+from finetune.queue.runner import ensure_runner
 from finetune.recipe.shipped import shipped_recipes
 from webui.desk import Desk
 from webui.monitor.plots import colours
@@ -19,7 +19,6 @@ from webui.runs_list import (
     compared,
     counted,
     facts_of,
-    item_line,
     item_words,
     queue_headline,
 )
@@ -152,9 +151,7 @@ class _Page:
         )
 
     def _recipes(self) -> list[str]:
-        own = sorted(
-            path.name for path in self.desk.places.recipes.glob("*.yaml") if path.is_file() and not path.is_symlink()
-        )
+        own = [f"{name}.yaml" for name in self.desk.places.recipe_names()]
         return [*(shipped.name for shipped in shipped_recipes()), *own]
 
     def show_queue_buttons(self, queue: str) -> list[Any]:
@@ -181,7 +178,7 @@ class _Page:
         with gr.Row(equal_height=True, elem_classes="queue-item"):
             with gr.Column(scale=4, min_width=220):
                 gr.HTML(
-                    f"<code>{as_text(item_line(item))}</code><br>{as_text(item_words(item, content))}",
+                    f"<code>{as_text(item.line)}</code><br>{as_text(item_words(item, content))}",
                     label=f"Item {item.id}",
                     elem_id=f"queue-item-{item.id}",
                 )
@@ -238,8 +235,7 @@ class _Page:
     def go_on(self) -> None:
         """Let the queue go on, with a runner of its own where there is none."""
         self.desk.queue.pause(paused=False)
-        if not self.desk.queue.has_runner():
-            start_runner(self.desk.queue)
+        ensure_runner(self.desk.queue)
 
     @told
     def add(self, recipe: str | None, overrides: str) -> str:
@@ -249,9 +245,8 @@ class _Page:
         path = self.desk.places.recipes / recipe
         words = [line.strip() for line in overrides.splitlines() if line.strip()]
         item = self.desk.queue.add(str(path) if path.is_file() else recipe, words)
-        if not self.desk.queue.has_runner() and not self.desk.queue.read().paused:
-            start_runner(self.desk.queue)
-        gr.Info(f"Added: <code>{as_text(item_line(item))}</code>", duration=5)
+        ensure_runner(self.desk.queue)
+        gr.Info(f"Added: <code>{as_text(item.line)}</code>", duration=5)
         return overrides
 
     @told

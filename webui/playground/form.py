@@ -55,8 +55,7 @@ class SourceFacts:
 def source_choices(places: Places, runs: Iterable[Path]) -> list[tuple[str, str]]:
     """Return what can be drawn with, runs first: words and values."""
     chosen = [(f"run: {key}", f"run:{key}") for key in (places.key_of(run) for run in runs)]
-    saved = sorted(path.stem for path in places.recipes.glob("*.yaml") if path.is_file())
-    chosen += [(f"your recipe: {name}", f"saved:{name}") for name in saved]
+    chosen += [(f"your recipe: {name}", f"saved:{name}") for name in places.recipe_names()]
     return chosen + [(f"recipe: {name}", f"recipe:{name}") for name in shipped_names()]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.errors import AtelierError, RecipeError
 from finetune.queue.items import PROGRAM
-from finetune.queue.runner import start_runner
+from finetune.queue.runner import ensure_runner
 from finetune.recipe import load_recipe
 from finetune.run.folder import RunFolder
 from webui.desk import Desk
@@ -94,10 +94,8 @@ def enqueue(desk: Desk, path: Path) -> tuple[Begun, int]:
     """
     folder, key = _free_folder(desk, path)
     item = desk.queue.add(typed_path(path))
-    content = desk.queue.read()
-    if not desk.queue.has_runner() and not content.paused:
-        start_runner(desk.queue)
-    waiting = [other.id for other in content.waiting()]
+    waiting = [other.id for other in desk.queue.read().waiting()]
+    ensure_runner(desk.queue)
     line = shlex.join(["atelier", "queue", "add", item.recipe, "--queue", typed_path(desk.queue.folder)])
     return Begun(line, key, folder), waiting.index(item.id) + 1 if item.id in waiting else 1
 

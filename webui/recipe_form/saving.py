@@ -30,12 +30,12 @@ class ChangedElsewhereError(RecipeError):
 def saved_names(places: Places) -> list[str]:
     """Return the names of the recipes in the folder, without their ending."""
     found = []
-    for path in sorted(places.recipes.glob("*.yaml"))[:_MOST]:
+    for name in places.recipe_names()[:_MOST]:
         try:
-            if _IS_RECIPE.search(open_recipe(places, path.stem).text):
-                found.append(path.stem)
+            if _IS_RECIPE.search(open_recipe(places, name).text):
+                found.append(name)
         except RecipeError:
-            continue  # a link, another's file, too large: none that this page would open
+            continue  # another's file, too large: none that this page would open
     return found
 
 
