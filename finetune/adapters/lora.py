@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from finetune.adapters.dora import base_norm, has_dora, use_float32_norms
 from finetune.adapters.dropout import DropoutKey, KeyedDropout
 from finetune.adapters.targets import target_paths
-from finetune.adapters.weights import Component, LoraModule
+from finetune.adapters.weights import LoraModule
+from finetune.naming.components import Component
 from imagesets.randomness import key_to_seed
 
 ADAPTER_NAME = "default"

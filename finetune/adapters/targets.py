@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from finetune.adapters.weights import Component
 from finetune.errors import RecipeError
+from finetune.naming.components import Component
 
 _ATTENTION = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$")
 _TRANSFORMER = re.compile(r"(^|\.)attentions\.\d+\.")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from finetune.adapters.lora import ADAPTER_NAME
-from finetune.adapters.weights import COMPONENTS, Component, LoraModule
+from finetune.adapters.weights import LoraModule
+from finetune.naming.components import COMPONENTS, Component
 from finetune.recipe.schema import LoraAdapter, TextLora, UNetLora
 
 

@@ -5,14 +5,39 @@ adapted module, with the factors and the number their product is multiplied by.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Component = Literal["unet", "text_encoder", "text_encoder_2"]
+from finetune.naming.components import Component
 
-COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
+
+class AdaptedModule(Protocol):
+    """What every neutral form says of itself: one record per adapted module, whichever way its change is factored.
+
+    Attributes:
+        component: the model the module belongs to.
+        module: its path in diffusers' (U-Net) or transformers' (encoders) naming. Encoder paths always start with
+            `text_model.`, whichever version of transformers built the model.
+        magnitude: DoRA's learned norms, or None.
+    """
+
+    @property
+    def component(self) -> Component: ...  # noqa: D102 - above
+
+    @property
+    def module(self) -> str: ...  # noqa: D102
+
+    @property
+    def magnitude(self) -> Tensor | None: ...  # noqa: D102
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight that is changed: (out, in) or (out, in, height, width)."""
+
+    def delta(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the change in the shape of the module's weight, without DoRA's renormalisation."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +73,13 @@ class LoraModule:
         """The inner dimension of the two factors."""
         return self.down.shape[0]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight that is changed: (out, in) or (out, in, height, width)."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
     def delta(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return `scale * up @ down` in the shape of the module's weight, without DoRA's renormalisation."""
         down = self.down.to(dtype).flatten(1)  # (rank, in * kh * kw)
         up = self.up.to(dtype).flatten(1)  # (out, rank)
-        return (self.scale * (up @ down)).reshape(self.up.shape[0], *self.down.shape[1:])
+        return (self.scale * (up @ down)).reshape(self.shape)

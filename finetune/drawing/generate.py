@@ -7,13 +7,13 @@ import torch
 
 from finetune.drawing.loras import LoraRack, identify, loras_shown
 from finetune.drawing.messages import LoraFile, LoraOfRun
-from finetune.export.keys import UNetLayout
 from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_device, choose_dtype
 from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
+from finetune.naming.keys import UNetLayout
 from finetune.preview.artist import Artist
 from finetune.preview.encode import encode_guidance, texts_of, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request

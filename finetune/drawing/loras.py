@@ -10,13 +10,14 @@ from torch import nn
 
 from finetune.adapters.lora import apply_lora, loras_scaled, remove_loras
 from finetune.adapters.trained import trained_modules
-from finetune.adapters.weights import COMPONENTS, LoraModule
+from finetune.adapters.weights import LoraModule
+from finetune.dialects.lora_file import read_lora
 from finetune.drawing.messages import LoraFile, LoraOfRun
 from finetune.drawing.places import find_lora, lora_name
 from finetune.errors import RecipeError
-from finetune.export.keys import UNetLayout
-from finetune.export.read import read_lora
 from finetune.model.text import TextStack
+from finetune.naming.components import COMPONENTS
+from finetune.naming.keys import UNetLayout
 from finetune.recipe import load_recipe
 from finetune.recipe.schema import LoraAdapter
 from finetune.run.folder import RunFolder

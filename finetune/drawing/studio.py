@@ -23,13 +23,13 @@ from finetune.drawing.places import trained_model
 from finetune.drawing.plan import Pass, plan_passes
 from finetune.drawing.share import shared_steps
 from finetune.errors import AtelierError, OutOfMemoryError, RecipeError
-from finetune.export.keys import UNetLayout
 from finetune.model.files import ModelFiles, sampling_scheduler
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_device, choose_dtype
 from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import Pixels, decode_latents, vae_dtype
+from finetune.naming.keys import UNetLayout
 from finetune.preview.artist import parked, picture_settings
 from finetune.preview.encode import encode_guidance, texts_of, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from finetune.adapters.weights import Component, LoraModule
+from finetune.adapters.weights import LoraModule
 from finetune.errors import AtelierError
+from finetune.naming.components import Component
 
 PRECISIONS: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

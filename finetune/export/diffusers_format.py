@@ -20,10 +20,11 @@ from typing import Any
 
 from torch import Tensor
 
-from finetune.adapters.weights import COMPONENTS, LoraModule
+from finetune.adapters.weights import LoraModule
 from finetune.export.check import cast
-from finetune.export.keys import UNetLayout
-from finetune.export.write import write_safetensors
+from finetune.naming.components import COMPONENTS
+from finetune.naming.keys import UNetLayout
+from finetune.tensors.writing import write_safetensors
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 

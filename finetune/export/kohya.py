@@ -29,9 +29,9 @@ from torch import Tensor
 
 from finetune.adapters.weights import LoraModule
 from finetune.export.check import cast
-from finetune.export.keys import UNetLayout, kohya_stem
 from finetune.export.metadata import with_hashes
-from finetune.export.write import write_safetensors
+from finetune.naming.keys import UNetLayout, kohya_stem
+from finetune.tensors.writing import write_safetensors
 
 
 def kohya_state_dict(modules: Sequence[LoraModule], precision: str, layout: UNetLayout) -> dict[str, Tensor]:
@@ -42,14 +42,23 @@ def kohya_state_dict(modules: Sequence[LoraModule], precision: str, layout: UNet
     """
     tensors: dict[str, Tensor] = {}
     for module in modules:
-        stem = kohya_stem(module.component, module.module, layout)
-        assert f"{stem}.alpha" not in tensors, f"two modules have the stem {stem}"
-        tensors[f"{stem}.lora_down.weight"] = cast(module.down, precision, stem)
-        tensors[f"{stem}.lora_up.weight"] = cast(module.up, precision, stem)
-        tensors[f"{stem}.alpha"] = torch.tensor(module.scale * module.rank, dtype=torch.float32)
-        if module.magnitude is not None:
-            shape = (-1, *[1] * (module.down.dim() - 1))
-            tensors[f"{stem}.dora_scale"] = cast(module.magnitude, "fp32", stem).reshape(shape)
+        own = kohya_tensors(module, precision, layout)
+        assert not own.keys() & tensors.keys(), f"two modules have one stem: {module.module}"
+        tensors |= own
+    return tensors
+
+
+def kohya_tensors(module: LoraModule, precision: str, layout: UNetLayout) -> dict[str, Tensor]:
+    """Return one module's tensors under their names in a kohya file; errors as `kohya_state_dict`'s."""
+    stem = kohya_stem(module.component, module.module, layout)
+    tensors = {
+        f"{stem}.lora_down.weight": cast(module.down, precision, stem),
+        f"{stem}.lora_up.weight": cast(module.up, precision, stem),
+        f"{stem}.alpha": torch.tensor(module.scale * module.rank, dtype=torch.float32),
+    }
+    if module.magnitude is not None:
+        shape = (-1, *[1] * (module.down.dim() - 1))
+        tensors[f"{stem}.dora_scale"] = cast(module.magnitude, "fp32", stem).reshape(shape)
     return tensors
 
 

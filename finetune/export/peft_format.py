@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.adapters.weights import COMPONENTS, Component, LoraModule
+from finetune.adapters.weights import LoraModule
 from finetune.export.diffusers_format import lora_config, peft_tensors
-from finetune.export.keys import UNetLayout
-from finetune.export.write import write_safetensors
+from finetune.naming.components import COMPONENTS, Component
+from finetune.naming.keys import UNetLayout
 from finetune.run.durable import write_json
+from finetune.tensors.writing import write_safetensors
 
 
 def peft_config(modules: Sequence[LoraModule]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from finetune.adapters.weights import Component, LoraModule
+from finetune.adapters.weights import LoraModule
 from finetune.errors import RecipeError
 from finetune.export.check import check_modules
 from finetune.export.diffusers_format import export_diffusers
-from finetune.export.keys import UNetLayout
 from finetune.export.kohya import export_kohya
 from finetune.export.peft_format import export_peft
+from finetune.naming.components import Component
+from finetune.naming.keys import UNetLayout
 
 
 class Exporter(Protocol):

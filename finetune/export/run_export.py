@@ -12,13 +12,13 @@ from torch import Tensor
 
 import finetune
 from finetune.adapters.trained import trained_modules
-from finetune.adapters.weights import COMPONENTS
 from finetune.export.card import write_card
 from finetune.export.folder import export_folder
-from finetune.export.keys import UNetLayout
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
 from finetune.model.open import open_model
+from finetune.naming.components import COMPONENTS
+from finetune.naming.keys import UNetLayout
 from finetune.recipe import Recipe, dump_recipe
 from finetune.recipe.schema import (
     FolderModel,

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from finetune.errors import AtelierError
-from finetune.export.write import write_safetensors
+from finetune.tensors.writing import write_safetensors
 
 MAX_BYTES = {"base": 20_000_000, "refiner": 16_000_000}
 """How large each may be as it ships."""

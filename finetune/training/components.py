@@ -6,11 +6,11 @@ from torch import nn
 
 from finetune.adapters.dropout import DropoutKey
 from finetune.adapters.lora import LoraSettings, inject_lora
-from finetune.adapters.weights import Component
 from finetune.errors import RecipeError
 from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.text import TextStack
+from finetune.naming.components import Component
 from finetune.recipe.schema import LoraAdapter, Recipe, TextLora, UNetLora
 from finetune.training.groups import TrainedGroup
 from finetune.training.stops import require_drawable_previews

@@ -14,14 +14,15 @@ from PIL import Image
 from skimage.transform import resize
 
 from finetune.adapters.trained import trained_modules
-from finetune.adapters.weights import COMPONENTS
-from finetune.export.keys import UNetLayout
-from finetune.export.read import read_lora, read_metadata
+from finetune.dialects.lora_file import read_lora
 from finetune.model.files import sampling_scheduler
 from finetune.model.miniature import Miniature
+from finetune.naming.components import COMPONENTS
+from finetune.naming.keys import UNetLayout
 from finetune.recipe import load_recipe
 from finetune.recipe.load import parse_recipe
 from finetune.run.folder import RunFolder
+from finetune.tensors.header import read_metadata
 from finetune.training.checkpoint import load_checkpoint
 
 RECIPE = """\

@@ -25,9 +25,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from finetune.adapters.dropout import DropoutKey
     from finetune.adapters.lora import LoraSettings, inject_lora, lora_parameters
     from finetune.adapters.trained import trained_modules
-    from finetune.export.keys import UNetLayout
     from finetune.export.registry import export_adapter
     from finetune.model.miniature import Miniature
+    from finetune.naming.keys import UNetLayout
     from finetune.recipe import load_recipe
     from finetune.recipe.schema import LoraAdapter
     from finetune.run.folder import RunFolder

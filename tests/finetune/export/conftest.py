@@ -9,8 +9,9 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DC
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from finetune.adapters.targets import target_paths
-from finetune.adapters.weights import Component, LoraModule
-from finetune.export.keys import UNetLayout
+from finetune.adapters.weights import LoraModule
+from finetune.naming.components import Component
+from finetune.naming.keys import UNetLayout
 
 MakePipeline = Callable[..., StableDiffusionXLPipeline]
 MakeModules = Callable[..., list[LoraModule]]

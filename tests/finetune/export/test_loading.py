@@ -12,9 +12,10 @@ from diffusers import StableDiffusionXLPipeline
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from finetune.adapters.weights import COMPONENTS, LoraModule
-from finetune.export.keys import UNetLayout
+from finetune.adapters.weights import LoraModule
 from finetune.export.registry import export_adapter
+from finetune.naming.components import COMPONENTS
+from finetune.naming.keys import UNetLayout
 
 MakePipeline = Callable[..., StableDiffusionXLPipeline]
 MakeModules = Callable[..., list[LoraModule]]

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save
 
 from finetune.adapters.weights import LoraModule
-from finetune.export.keys import SDXL_BASE_LAYOUT
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
+from finetune.naming.keys import SDXL_BASE_LAYOUT
 
 MODULES = [
     LoraModule(

@@ -12,9 +12,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from finetune.adapters.targets import target_paths
-from finetune.adapters.weights import Component, LoraModule
-from finetune.export.keys import SDXL_BASE_LAYOUT, UNetLayout, module_of_stem
+from finetune.adapters.weights import LoraModule
 from finetune.export.kohya import kohya_state_dict
+from finetune.naming.components import Component
+from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout, module_of_stem
 
 TARGETS = ("attention", "attention+feedforward", "attention+feedforward+convolutions")
 

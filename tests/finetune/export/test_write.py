@@ -15,13 +15,13 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
 from finetune.adapters.weights import LoraModule
+from finetune.dialects.lora_file import read_lora
 from finetune.errors import AtelierError, RecipeError
 from finetune.export.check import cast
-from finetune.export.keys import SDXL_BASE_LAYOUT, UNetLayout
 from finetune.export.kohya import kohya_state_dict
-from finetune.export.read import read_lora
 from finetune.export.registry import EXPORTERS, export_adapter, get_exporter
-from finetune.export.write import write_safetensors
+from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout
+from finetune.tensors.writing import write_safetensors
 
 MakePipeline = Callable[..., StableDiffusionXLPipeline]
 MakeModules = Callable[..., list[LoraModule]]
@@ -211,7 +211,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from finetune.errors import DiskError
-from finetune.export.write import write_safetensors
+from finetune.tensors.writing import write_safetensors
 path = Path(sys.argv[1]) / "cat.safetensors"
 write_safetensors(path, {"a": torch.ones(4)}, {})
 before = path.read_bytes()

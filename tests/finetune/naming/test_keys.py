@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.errors import AtelierError
-from finetune.export.keys import SDXL_BASE_LAYOUT, UNetLayout, kohya_stem, module_of_stem, sgm_path
+from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout, kohya_stem, module_of_stem, sgm_path
 
 # Four stages; the outer ones have no attention, so the first up block's upsampler stands second (Podell et al. 2023).
 REFINER = UNetLayout.from_config(

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.adapters.weights import Component
 from finetune.errors import AtelierError
+from finetune.naming.components import Component
 
 STEM_PREFIXES: dict[Component, str] = {
     "unet": "lora_unet_",

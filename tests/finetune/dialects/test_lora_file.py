@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
+from finetune.dialects.lora_file import read_lora
 from finetune.errors import AtelierError
-from finetune.export.read import read_lora, read_metadata
+from finetune.tensors.header import read_metadata
 
 STEM = "lora_unet_middle_block_1_proj_in"
 GOOD = {
@@ -54,7 +55,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "half a module": (lambda: save({f"{STEM}.lora_up.weight": torch.ones(5, 2)}), "lora_down.weight is missing"),
     "a wrong magnitude": (lambda: changed(dora_scale=torch.ones(1, 6)), "6 numbers, not one for each of the 5 outputs"),
     "an unknown part": (lambda: changed(hada_w1=torch.ones(2)), "no part of a LoRA"),
-    "an unknown module": (lambda: save({"lora_unet_../../x.alpha": torch.ones(())}), "is missing"),
+    "an unknown module": (lambda: save({"lora_unet_../../x.alpha": torch.ones(())}), "no module of SDXL"),
     "an embedding": (lambda: save({**GOOD, "emb_params": torch.ones(2, 3)}), "no part of a LoRA"),
     "another model": (lambda: save({"transformer.x.lora_A.weight": torch.ones(2, 3)}), "belongs to none of"),
 }

@@ -1,0 +1,1 @@
+"""safetensors files: their headers checked against strangers' tricks, one tensor at a time in, and out."""
