@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune import __version__
-from finetune.cli import check, data, doctor, export, generate, miniature, queue, recipes, tell, train, ui
+from finetune.cli import check, data, doctor, export, generate, lora, miniature, queue, recipes, tell, train, ui
 from finetune.errors import AtelierError, DiskError
 
 EXIT_CODES = """\
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (train, check, data, tell, queue, recipes, generate, export, ui, doctor, miniature):
+    for verb in (train, check, data, tell, queue, recipes, generate, export, lora, ui, doctor, miniature):
         verb.add_parser(subparsers)
     return parser
 
