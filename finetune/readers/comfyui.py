@@ -1,0 +1,153 @@
+"""ComfyUI, and Forge, which has its table from there.
+
+Read in Comfy-Org/ComfyUI at commit ec93dca (2026): comfy/lora.py (`load_lora`, `model_lora_keys_unet`,
+`model_lora_keys_clip`), comfy/utils.py (`unet_to_diffusers`), comfy/weight_adapter/ (`lora`, `loha`, `lokr`, and
+`weight_decompose` in `base`); and in lllyasviel/stable-diffusion-webui-forge:
+packages_3rdparty/comfyui_lora_collection/lora.py, extensions-builtin/sd_forge_lora/networks.py
+(`load_lora_for_models`), backend/patcher/lora.py.
+
+A table maps every name it knows to a weight of the model: `lora_unet_` and the original layout with underscores,
+`diffusion_model.` and the original layout with dots, `lora_unet_` and diffusers' names with underscores, and diffusers'
+names as of before peft, where `processor.` stands before `to_q` and `to_out.0` is `to_out`. Today's
+`unet.….attn1.to_q` is not in it, but `unet.….proj_in` is: such a file is taken in part. An unknown key is a line in the
+log (ComfyUI); more than twelve make Forge refuse the file.
+
+The scale is alpha / rank, 1 without alpha. DoRA: which axis magnitudes belong to is told by their first size; those of
+outputs are divided by the norm of W, where training divides by that of W + ΔW. The first half of a pair without the
+second raises a KeyError.
+"""
+
+from finetune.readers.contents import Contents
+from finetune.readers.names import ModelNames, Module, underscored
+from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Tally, Verdict, scale_by_alpha, tally_by_name
+
+_FACTORS = frozenset(
+    f"{before}{half}{after}"
+    for before, halves, after in (
+        (".lora_", ("up", "down", "mid"), ".weight"),
+        ("_lora.", ("up", "down"), ".weight"),
+        (".lora_", ("A", "B"), ".weight"),
+        (".lora.", ("up", "down"), ".weight"),
+        (".lora_linear_layer.", ("up", "down"), ".weight"),
+    )
+    for half in halves
+)
+_LYCORIS = frozenset(
+    [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
+    + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
+    + [f".{part}.weight" for part in ("a1", "a2", "b1", "b2")]
+)
+_OTHERS = frozenset((".alpha", ".dora_scale", ".diff", ".diff_b", ".w_norm", ".b_norm"))
+_COMFYUI = frozenset(
+    [
+        *(".set_weight", ".reshape_weight", ".oft_blocks", ".rescale"),
+        *(".lora_A", ".lora_B", ".lora_A.default.weight", ".lora_B.default.weight"),
+    ]
+)
+
+DORA = Limit(
+    "DoRA",
+    "it divides DoRA's magnitudes by the norm of W instead of that of W + ΔW, so each row comes out wrong by the ratio "
+    "of the two",
+    "atelier lora fuse, or the diffusers format for programs that use it",
+)
+_OFT = Limit("OFT", "it does not apply OFT", "use a program that does")
+
+FORGE_TOLERATES = 12
+"""So many unknown keys Forge bears; with more it takes nothing of the file."""
+
+
+def read_as_comfyui(contents: Contents) -> Reading:
+    """Read a file as ComfyUI does."""
+    rules = Rules(
+        reader="comfyui",
+        title="ComfyUI",
+        names=comfyui_names(contents.names) | _generic_names(contents.names),
+        suffixes=_FACTORS | _LYCORIS | _OTHERS | _COMFYUI,
+        kinds=frozenset(("lora", "loha", "lokr", "glora", "oft", "full", "norm")),
+        unknown="a line in its log says so",
+    )
+    tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
+    _finish(tally, rules)
+    return tally.finish()
+
+
+def read_as_forge(contents: Contents) -> Reading:
+    """Read a file as Forge does."""
+    rules = Rules(
+        reader="forge",
+        title="Forge",
+        names=comfyui_names(contents.names),
+        suffixes=_FACTORS | _LYCORIS | _OTHERS,
+        kinds=frozenset(("lora", "loha", "lokr", "glora", "full", "norm")),
+        unknown="a line in its console says so",
+        limits={"oft": _OFT},
+    )
+    tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
+    if len(tally.left) > FORGE_TOLERATES:
+        tally.refuse(
+            f"{len(tally.left)} keys are unknown to it, and more than {FORGE_TOLERATES} make it refuse the file"
+        )
+    _finish(tally, rules)
+    return tally.finish()
+
+
+def comfyui_names(names: ModelNames) -> dict[str, Module]:
+    """Return the stems that ComfyUI and Forge know for a model, and the modules they are."""
+    known: dict[str, Module] = {}
+    for original, path in names.original.items():
+        module: Module = ("unet", path)
+        known[f"lora_unet_{underscored(original)}"] = module
+        known[f"diffusion_model.{original}"] = module
+        known[f"lora_unet_{underscored(path)}"] = module
+        old = path.replace(".to_", ".processor.to_")
+        old = old.removesuffix(".0") if old.endswith(".to_out.0") else old
+        known[old] = known[f"unet.{old}"] = module
+    # A model with one encoder (the refiner) has it under the first one's names.
+    has_first = names.structure.text_encoder is not None
+    for path in names.text_paths("text_encoder"):
+        for stem in (f"lora_te_{underscored(path)}", f"lora_te1_{underscored(path)}", f"text_encoder.{path}"):
+            known[stem] = ("text_encoder", path)
+    for path in names.text_paths("text_encoder_2"):
+        first = (f"lora_te_{underscored(path)}", f"text_encoder.{path}", f"lora_prior_te_{underscored(path)}")
+        second = (f"lora_te2_{underscored(path)}", f"text_encoder_2.{path}")
+        known |= dict.fromkeys(second if has_first else first, ("text_encoder_2", path))
+    if ("text_encoder_2", "text_projection") in names.shapes:
+        known["lora_te2_text_projection"] = ("text_encoder_2", "text_projection")
+    return known
+
+
+def _generic_names(names: ModelNames) -> dict[str, Module]:
+    """Return what ComfyUI knows beyond Forge."""
+    known: dict[str, Module] = {f"lycoris_{underscored(path)}": ("unet", path) for path in names.original.values()}
+    for component, place in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
+        for named, path in names.shapes:
+            if named == component:
+                known[f"text_encoders.{place}.transformer.{path}"] = (named, path)
+    return known
+
+
+def _finish(tally: Tally, rules: Rules) -> None:
+    contents = tally.contents
+    for entry in contents.entries:
+        if "up" in entry.keys and "down" not in entry.keys and entry.stem in rules.names:
+            tally.refuse(f"{entry.stem}: has no counterpart to {entry.keys['up']}: a KeyError ends the loading")
+    tally.version = RIGHT
+    tally.dora = dora_by_first_size(tally)
+
+
+def dora_by_first_size(tally: Tally) -> Verdict:
+    """Judge what becomes of DoRA's magnitudes: their axis is told by their first size."""
+    contents = tally.contents
+    verdict = Verdict("absent")
+    for entry, module in tally.taken:
+        if "magnitude" in entry.keys:
+            return Verdict("wrong", "magnitudes under peft's name are left out, so plain LoRA is applied")
+        if "dora_scale" not in entry.keys:
+            continue
+        shape = contents.file.shapes[entry.keys["dora_scale"]]
+        if shape and shape[0] == contents.names.shapes[module][0]:
+            tally.limit(DORA)
+            return Verdict("limit", DORA.text)
+        verdict = RIGHT
+    return verdict
