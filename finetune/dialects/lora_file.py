@@ -1,68 +1,144 @@
-"""Read a LoRA file, in kohya's or diffusers' format, back into the neutral form.
+"""Read a LoRA, whichever program wrote it, into the neutral forms: module by module.
 
-Files come from strangers, too. Only safetensors are read, after `finetune.tensors.header` has checked the header. Keys
-that belong to no module of SDXL, factors that do not fit together and numbers that are not finite are refused. Whether
-the shapes fit a model is seen where it is loaded into one. One module is read at a time: what is held is what is used.
+Files come from strangers. Only safetensors are read, after `finetune.tensors.header` has checked the header. Names that
+belong to no module of the model, factors that fit neither each other nor the weight, and numbers that are not finite
+are refused. One module is read at a time: what is held is what is used.
 """
 
-import json
-import math
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
 from finetune.adapters.weights import LoraModule
+from finetune.dialects.forms import AnyModule, Given, build_form, check_shapes
+from finetune.dialects.keys import Key, read_keys
+from finetune.dialects.sources import Source, find_sources
+from finetune.dialects.spelling import NAMINGS, ModuleName
 from finetune.errors import AtelierError
-from finetune.naming.components import COMPONENTS, Component
-from finetune.naming.keys import SDXL_BASE_LAYOUT, STEM_PREFIXES, UNetLayout, module_of_stem
-from finetune.tensors.header import Header, read_header
+from finetune.naming.structure import SDXL_BASE, ModelStructure
+from finetune.tensors.header import shown
 from finetune.tensors.reading import TensorFile
 
-_KOHYA_PARTS = ("lora_down.weight", "lora_up.weight", "alpha", "dora_scale")
-# peft itself leaves the last `.weight` away.
-_PEFT_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "lora_magnitude_vector.weight")
+__all__ = ["AnyModule", "LoraFile", "ModuleName", "read_lora"]
 
-ModuleName = tuple[Component, str]
+_PRECISIONS = {"F16": "fp16", "BF16": "bf16"}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a module's tensors lie."""
+
+    given: Given
+    kind: str
+    naming: str
+    source: int
+    keys: Mapping[str, str]
 
 
 class LoraFile:
-    """An open LoRA file: the names of its modules at once, their weights one at a time. Use it as a context.
+    """An open LoRA: the names of its modules at once, their weights one at a time. Use it as a context.
 
     Attributes:
-        path: the file.
-        metadata: its strings.
+        path: the file or folder.
+        metadata: the strings of its (first) file.
+        structure: the model whose modules it was read for.
+        left_out: name and kind of every tensor that was left out, as asked for.
+        began_as: by component, the initialisation that took a part out of the base ('pissa'), where it did.
     """
 
-    def __init__(self, path: Path, layout: UNetLayout = SDXL_BASE_LAYOUT) -> None:
-        """Open a file.
+    def __init__(
+        self,
+        path: Path,
+        structure: ModelStructure = SDXL_BASE,
+        *,
+        leave_out: bool = False,
+        initial: Path | None = None,
+    ) -> None:
+        """Open a LoRA.
 
         Args:
-            path: a `.safetensors` file in kohya's format (original layout) or in that of diffusers.
-            layout: the block structure of the U-Net the file was made for; names in kohya's format depend on it.
+            path: a `.safetensors` file in any dialect, or a folder of peft's or diffusers'.
+            structure: the model it was made for; names and shapes depend on it.
+            leave_out: leave out embeddings and changes of normalisations and biases, which no neutral form holds,
+                instead of refusing the file.
+            initial: peft's folder of the factors before training. Files of PiSSA, OLoRA, CorDA and LoRA-GA mean nothing
+                to an untouched base without them.
 
         Raises:
-            AtelierError: it is no such file, or holds what must not be trusted.
+            AtelierError: it is no such file, or holds what must not be trusted or cannot be read.
         """
-        header = read_header(path)
-        self.path, self.metadata = path, dict(header.metadata)
-        is_kohya = all(name.startswith(tuple(STEM_PREFIXES.values())) for name in header.entries)
-        self._is_kohya = is_kohya
-        groups = _group(header, _KOHYA_PARTS if is_kohya else _PEFT_PARTS)
-        self._parts: dict[ModuleName, dict[str, str]] = {}
-        for stem, parts in sorted(groups.items()):
-            name = _module_of_stem(path, stem, layout) if is_kohya else _module_of_path(path, stem)
-            self._parts[name] = parts
-        self._configs = {} if is_kohya else _configs(path, header.metadata)
-        self._file = TensorFile(header)
+        self.path, self.structure = path, structure
+        sources = find_sources(path)
+        self.metadata = dict(sources[0].header.metadata)
+        self.left_out: list[tuple[str, str]] = []
+        places: dict[ModuleName, _Place] = {}
+        for number, source in enumerate(sources):
+            keys, extras = read_keys(source, structure, leave_out=leave_out)
+            self.left_out += extras
+            for name, group in _by_module(source, keys).items():
+                if name in places:
+                    raise AtelierError(f"{path}: two of its files hold {'.'.join(name)}")
+                places[name] = _place(source, number, name, group, structure)
+        if not places:
+            raise AtelierError(f"{path}: holds no tensors of a LoRA")
+        order = {name: index for index, name in enumerate(structure.weights)}
+        self._places = {name: places[name] for name in sorted(places, key=order.__getitem__)}
+        self._types = Counter(
+            sources[place.source].header.entries[key].dtype
+            for place in places.values() for part, key in place.keys.items() if part != "alpha"
+        )  # fmt: skip
+        self.began_as = {
+            name[0]: place.given.config.began_as
+            for name, place in places.items() if place.given.config is not None and place.given.config.began_as
+        }  # fmt: skip
+        with ExitStack() as stack:
+            self._files = [stack.enter_context(TensorFile(source.header)) for source in sources]
+            # The factors before training are read as they are, though their own configuration names their beginning.
+            self._initial = None if initial is None else stack.enter_context(LoraFile(initial, structure))
+            self._stack = stack.pop_all()
 
     @property
     def names(self) -> Sequence[ModuleName]:
-        """Component and path of every module, in the order of the file's stems."""
-        return tuple(self._parts)
+        """Component and path of every module, in the order of the model."""
+        return tuple(self._places)
+
+    @property
+    def dialects(self) -> Counter[str]:
+        """How many modules are spelled in each naming, by its name in `finetune.dialects.spelling.NAMINGS`."""
+        return Counter(place.naming for place in self._places.values())
+
+    @property
+    def dialect(self) -> str:
+        """What people call its naming, or several."""
+        return " and ".join(NAMINGS[name].title for name, _ in self.dialects.most_common())
+
+    @property
+    def precision(self) -> str:
+        """The precision that most of its tensors have, as exporters name it: 'fp16', 'bf16' or 'fp32'."""
+        return _PRECISIONS.get(self._types.most_common(1)[0][0], "fp32")
+
+    @property
+    def types(self) -> Counter[str]:
+        """How many tensors have each kind of numbers, as safetensors names it."""
+        return self._types
+
+    def kind(self, name: ModuleName) -> str:
+        """Return 'LoRA', 'LoHa', 'LoKr' or 'full', from the names alone."""
+        return self._places[name].kind
+
+    def parts(self, name: ModuleName) -> Mapping[str, tuple[int, ...]]:
+        """Return the shape of each tensor of a module, by the part it is, without reading them."""
+        return self._places[name].given.parts
+
+    def keys(self, name: ModuleName) -> Mapping[str, str]:
+        """Return the name in the file of each tensor of a module, by the part it is."""
+        return self._places[name].keys
 
     def __enter__(self) -> Self:
         """Return the file."""
@@ -72,121 +148,80 @@ class LoraFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-        self._file.close()
+        self._stack.close()
 
-    def load(self, name: ModuleName) -> LoraModule:
-        """Return one module in float32.
+    def load(self, name: ModuleName) -> AnyModule:
+        """Return one module in float32, as it changes the untouched base.
 
         Raises:
-            AtelierError: its tensors are missing, do not fit together or are not finite.
+            AtelierError: a number is not finite, or the factors belong to a base that was changed.
         """
-        component, module = name
-        parts = {part: self._file.floats(key) for part, key in self._parts[name].items()}
-        stem = f"{component}.{module}"
-        if self._is_kohya:
-            down, up = _factors(self.path, stem, parts, "lora_down.weight", "lora_up.weight")
-            alpha = parts.get("alpha")
-            if alpha is not None and alpha.numel() != 1:
-                raise AtelierError(f"{self.path}: {stem}.alpha holds {alpha.numel()} numbers, not one")
-            scale = 1.0 if alpha is None else alpha.item() / down.shape[0]
-            magnitude = parts.get("dora_scale")
-        else:
-            down, up = _factors(self.path, stem, parts, "lora_A.weight", "lora_B.weight")
-            scale = _peft_scale(self.path, self._configs, component, module, down.shape[0])
-            magnitude = parts.get("lora_magnitude_vector.weight", parts.get("lora_magnitude_vector"))
-        return LoraModule(component, module, down, up, scale, _magnitude(self.path, stem, up, magnitude))
+        began = self.began_as.get(name[0])
+        if began is None:
+            return self.load_factors(name)
+        where = self._places[name].given.where
+        if self._initial is None:
+            raise AtelierError(
+                f"{where}: {began} took a part out of the base where training began, so these factors alone are wrong "
+                "on the untouched base. Give the factors before training, which peft saved then: --initial FOLDER"
+            )
+        if name not in self._initial.names:
+            raise AtelierError(f"{self._initial.path}: does not hold {'.'.join(name)}, where {self.path} began")
+        return _subtracted(where, self.load_factors(name), self._initial.load_factors(name))
 
-    def modules(self) -> Iterator[LoraModule]:
+    def load_factors(self, name: ModuleName) -> AnyModule:
+        """Return one module in float32 as the file has it, whichever base it belongs to; errors as `load`'s."""
+        place = self._places[name]
+        file = self._files[place.source]
+        return build_form(place.given, {part: file.floats(key) for part, key in place.keys.items()})
+
+    def raw(self, name: ModuleName) -> dict[str, Tensor]:
+        """Return the tensors of a module as they stand in the file, by part; they may not be finite."""
+        place = self._places[name]
+        return {part: self._files[place.source].raw(key) for part, key in place.keys.items()}
+
+    def modules(self) -> Iterator[AnyModule]:
         """Yield every module, one at a time."""
-        return (self.load(name) for name in self._parts)
+        return (self.load(name) for name in self._places)
 
 
-def read_lora(path: Path, layout: UNetLayout = SDXL_BASE_LAYOUT) -> list[LoraModule]:
-    """Return all modules of a LoRA file at once, in the order of their names. Arguments and errors as LoraFile's."""
-    with LoraFile(path, layout) as file:
+def read_lora(path: Path, structure: ModelStructure = SDXL_BASE) -> list[AnyModule]:
+    """Return all modules of a LoRA at once, in the order of the model. Arguments and errors as LoraFile's."""
+    with LoraFile(path, structure) as file:
         return list(file.modules())
 
 
-def _configs(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        configs = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise AtelierError(f"{path}: its lora_adapter_metadata is not JSON") from error
-    if not isinstance(configs, dict):
-        raise AtelierError(f"{path}: its lora_adapter_metadata is no JSON object")
-    return configs
-
-
-def _module_of_stem(path: Path, stem: str, layout: UNetLayout) -> ModuleName:
-    try:
-        return module_of_stem(stem, layout)
-    except AtelierError as error:
-        raise AtelierError(f"{path}: {error}") from error
-
-
-def _module_of_path(path: Path, stem: str) -> ModuleName:
-    component = next((name for name in COMPONENTS if stem.startswith(f"{name}.")), None)
-    if component is None:
-        raise AtelierError(f"{path}: {stem!r} belongs to none of {', '.join(COMPONENTS)}")
-    module = stem.removeprefix(f"{component}.")
-    if component != "unet" and not module.startswith("text_model."):
-        module = f"text_model.{module}"
-    return component, module
-
-
-def _group(header: Header, known: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return stem → part → the tensor's name."""
-    groups: dict[str, dict[str, str]] = {}
-    for name in header.entries:
-        part = next((part for part in known if name.endswith(f".{part}")), None)
-        if part is None:
-            raise AtelierError(f"{header.path}: {name!r} is no part of a LoRA. Known parts: {', '.join(known)}")
-        groups.setdefault(name.removesuffix(f".{part}"), {})[part] = name
-    if not groups:
-        raise AtelierError(f"{header.path}: holds no tensors")
+def _by_module(source: Source, keys: Sequence[Key]) -> dict[ModuleName, list[Key]]:
+    groups: dict[ModuleName, list[Key]] = {}
+    taken: dict[tuple[ModuleName, str], str] = {}
+    for key in keys:
+        other = taken.setdefault((key.module, key.part), key.name)
+        if other != key.name:
+            raise AtelierError(
+                f"{source.header.path}: {shown(other)} and {shown(key.name)} are the same part of one module"
+            )
+        groups.setdefault(key.module, []).append(key)
     return groups
 
 
-def _factors(path: Path, stem: str, parts: Mapping[str, Tensor], down_name: str, up_name: str) -> tuple[Tensor, Tensor]:
-    missing = [name for name in (down_name, up_name) if name not in parts]
-    if missing:
-        raise AtelierError(f"{path}: {stem}.{missing[0]} is missing")
-    down, up = parts[down_name].float(), parts[up_name].float()
-    # Either two dimensions each, or four each with the second factor a 1 by 1 convolution.
-    fits = (down.dim(), up.dim()) == (2, 2) or (down.dim() == up.dim() == 4 and up.shape[2:] == (1, 1))
-    if not fits or down.shape[0] != up.shape[1] or 0 in (*down.shape, *up.shape):
-        raise AtelierError(
-            f"{path}: {stem}: the factors do not fit together: {tuple(down.shape)} and {tuple(up.shape)}"
-        )
-    return down, up
+def _place(source: Source, number: int, name: ModuleName, keys: Sequence[Key], structure: ModelStructure) -> _Place:
+    given = Given(
+        where=f"{source.header.path}: {'.'.join(name)}",
+        name=name,
+        shape=structure.weights[name],
+        parts={key.part: source.header.entries[key.name].shape for key in keys},
+        config=source.config_of(name[0]),
+    )
+    return _Place(given, check_shapes(given), keys[0].naming, number, {key.part: key.name for key in keys})
 
 
-def _magnitude(path: Path, stem: str, up: Tensor, magnitude: Tensor | None) -> Tensor | None:
-    if magnitude is None:
-        return None
-    if magnitude.numel() != up.shape[0]:
-        raise AtelierError(
-            f"{path}: {stem}: its DoRA magnitude has {magnitude.numel()} numbers, "
-            f"not one for each of the {up.shape[0]} outputs"
-        )
-    return magnitude.float().flatten()
+def _subtracted(where: str, trained: AnyModule, initial: AnyModule) -> LoraModule:
+    # Imported here: it needs peft, which takes a second to import, and hardly any file needs it.
+    from finetune.adapters.initial import without_initialisation
 
-
-def _peft_scale(path: Path, configs: Mapping[str, Any], component: Component, module: str, rank: int) -> float:
-    """Return what the product is multiplied by; without a config diffusers takes alpha to be the rank."""
-    if f"{component}.lora_alpha" not in configs:
-        return 1.0
-    patterns = configs.get(f"{component}.alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise AtelierError(f"{path}: alpha_pattern of {component} is no JSON object")
-    matching = (alpha for pattern, alpha in patterns.items() if _ends_with(module, pattern))
-    alpha = next(matching, configs[f"{component}.lora_alpha"])
-    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise AtelierError(f"{path}: lora_alpha of {component} is {alpha!r}, not a number")
-    return float(alpha) / (rank**0.5 if configs.get(f"{component}.use_rslora") else rank)
-
-
-def _ends_with(module: str, pattern: str) -> bool:
-    """Match as peft does for plain paths; patterns from strangers are not run as regular expressions."""
-    plain = re.sub(r"^\^|\$$", "", pattern).replace("\\.", ".")
-    return module == plain or module.endswith(f".{plain}")
+    if not isinstance(trained, LoraModule) or not isinstance(initial, LoraModule):
+        raise AtelierError(f"{where}: only of a LoRA can the part that it began as be taken off")
+    try:
+        return without_initialisation(trained, initial)
+    except ValueError as error:
+        raise AtelierError(f"{where}: the factors before training do not belong to it: {error}") from error

@@ -13,7 +13,6 @@ from finetune.model.precision import autocast_for, choose_device, choose_dtype
 from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import vae_dtype
-from finetune.naming.keys import UNetLayout
 from finetune.preview.artist import Artist
 from finetune.preview.encode import encode_guidance, texts_of, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request
@@ -56,7 +55,7 @@ def generate(
     warn_of_long_prompts(reading, stack.reader.cut_off(texts_of(requests)), requests, warn)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    rack = LoraRack(unet, stack, UNetLayout.from_config(geometry.unet_config))
+    rack = LoraRack(unet, stack)
     rack.hang(identities)
     artist = Artist(
         files=files,

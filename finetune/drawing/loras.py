@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from finetune.adapters.lora import apply_lora, loras_scaled, remove_loras
@@ -17,7 +18,7 @@ from finetune.drawing.places import find_lora, lora_name
 from finetune.errors import RecipeError
 from finetune.model.text import TextStack
 from finetune.naming.components import COMPONENTS
-from finetune.naming.keys import UNetLayout
+from finetune.naming.structure import ModelStructure, TextStructure, UNetStructure
 from finetune.recipe import load_recipe
 from finetune.recipe.schema import LoraAdapter
 from finetune.run.folder import RunFolder
@@ -48,14 +49,14 @@ def identify(lora: LoraFile | LoraOfRun) -> LoraIdentity:
     return LoraIdentity(path, step, lora_name(lora, step), (status.st_mtime_ns, status.st_size))
 
 
-def read_modules(identity: LoraIdentity, layout: UNetLayout) -> list[LoraModule]:
+def read_modules(identity: LoraIdentity, structure: ModelStructure) -> list[LoraModule]:
     """Return a LoRA in the neutral form.
 
     Raises:
         AtelierError: the file or the checkpoint cannot be read or trusted.
     """
     if not identity.path.is_dir():
-        return read_lora(identity.path, layout)
+        return read_lora(identity.path, structure)
     run = RunFolder(identity.path.parents[1])
     adapter = load_recipe(str(run.recipe)).adapter
     assert isinstance(adapter, LoraAdapter), "only these have a LoRA"
@@ -75,10 +76,10 @@ class LoraRack:
         adapted: the parts that have one.
     """
 
-    def __init__(self, unet: nn.Module, stack: TextStack, layout: UNetLayout) -> None:
+    def __init__(self, unet: UNet2DConditionModel, stack: TextStack) -> None:
         """Begin with none in `unet` and the encoders of `stack`."""
         self._models = {"unet": unet, "text_encoder": stack.text_encoder, "text_encoder_2": stack.text_encoder_2}
-        self._layout = layout
+        self._structure = _structure_of(unet, stack)
         self._identities: tuple[LoraIdentity, ...] = ()
         self.adapted: list[nn.Module] = []
 
@@ -113,7 +114,7 @@ class LoraRack:
             yield
 
     def _attach(self, identity: LoraIdentity, name: str) -> None:
-        modules = read_modules(identity, self._layout)
+        modules = read_modules(identity, self._structure)
         for component in COMPONENTS:
             own = [module for module in modules if module.component == component]
             model = self._models[component]
@@ -127,3 +128,12 @@ class LoraRack:
                 raise RecipeError(f"{identity.path} does not fit: {error}") from error
             if model not in self.adapted:
                 self.adapted.append(model)
+
+
+def _structure_of(unet: UNet2DConditionModel, stack: TextStack) -> ModelStructure:
+    first = stack.text_encoder
+    return ModelStructure(
+        UNetStructure.from_config(unet.config),
+        None if first is None else TextStructure.from_config(first.config.to_dict(), projected=False),
+        TextStructure.from_config(stack.text_encoder_2.config.to_dict(), projected=True),
+    )

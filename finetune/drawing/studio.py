@@ -29,7 +29,6 @@ from finetune.model.precision import autocast_for, choose_device, choose_dtype
 from finetune.model.text import TextStack
 from finetune.model.text_tokens import Reading, reading_of
 from finetune.model.vae import Pixels, decode_latents, vae_dtype
-from finetune.naming.keys import UNetLayout
 from finetune.preview.artist import parked, picture_settings
 from finetune.preview.encode import encode_guidance, texts_of, warn_of_long_prompts
 from finetune.preview.requests import PictureRequest, resolve_request
@@ -343,7 +342,7 @@ def _open(
     stack = TextStack.load(files, dtype, device, reading)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    rack = LoraRack(unet, stack, UNetLayout.from_config(files.geometry().unet_config))
+    rack = LoraRack(unet, stack)
     return OpenModel(key, files, stack, unet, vae, rack)
 
 

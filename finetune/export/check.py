@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import AdaptedModule
 from finetune.errors import AtelierError
 from finetune.naming.components import Component
 
 PRECISIONS: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def check_modules(modules: Sequence[LoraModule], expected: Mapping[Component, int] | None = None) -> None:
+def check_modules(modules: Sequence[AdaptedModule], expected: Mapping[Component, int] | None = None) -> None:
     """Assert our own promises about `modules`, and refuse what a run may have spoiled.
 
     Args:
@@ -39,11 +39,21 @@ def check_modules(modules: Sequence[LoraModule], expected: Mapping[Component, in
         dora = {module.magnitude is not None for module in modules if module.component == component}
         assert len(dora) == 1, f"{component}: DoRA on some modules only"
     for module in modules:
-        is_text = module.component != "unet"
-        assert not is_text or module.module.startswith("text_model."), f"{module.module}: lacks text_model."
-        for tensor in (module.down, module.up, *(() if module.magnitude is None else (module.magnitude,))):
-            if not torch.isfinite(tensor).all():
-                raise AtelierError(f"{module.component}.{module.module}: holds numbers that are not finite")
+        check_module(module)
+
+
+def check_module(module: AdaptedModule) -> None:
+    """Assert that a module's path is one of ours, and refuse it when a number is not finite.
+
+    Raises:
+        AtelierError: a tensor is not finite.
+    """
+    is_text = module.component != "unet"
+    has_front = module.module.startswith("text_model.") or module.module == "text_projection"
+    assert not is_text or has_front, f"{module.module}: lacks text_model."
+    for tensor in (*module.factors.values(), *(() if module.magnitude is None else (module.magnitude,))):
+        if not torch.isfinite(tensor).all():
+            raise AtelierError(f"{module.component}.{module.module}: holds numbers that are not finite")
 
 
 def cast(tensor: Tensor, precision: str, name: str) -> Tensor:

@@ -1,8 +1,10 @@
 """Kohya's format in the original layout: the one ComfyUI, A1111, Forge, InvokeAI, kohya and diffusers all read.
 
 For each module `<stem>.lora_down.weight`, `<stem>.lora_up.weight`, `<stem>.alpha` (0-dim), and `<stem>.dora_scale` for
-DoRA. Readers multiply by alpha / rank, so alpha is written as scale · rank, which is also right for rsLoRA; it and the
-DoRA magnitudes stay float32 in every precision, since a rounded alpha would change every weight.
+DoRA. LoHa, LoKr and whole changes have the parts that LyCORIS names: `hada_w1_a` …, `lokr_w1` …, `diff` (`weight_list`
+of its `modules/loha.py`, `lokr.py`, `full.py`). Readers multiply by alpha / rank, so alpha is written as scale · rank,
+which is also right for rsLoRA; it and the DoRA magnitudes stay float32 in every precision, since a rounded alpha would
+change every weight.
 
 DoRA's magnitude is peft's: one for each output, the norm of a row of W + ΔW. LyCORIS with `wd_on_output`
 holds that as (out, 1) for a Linear and (out, 1, 1, 1) for a convolution, and so do we. What readers make of it, as far
@@ -19,22 +21,32 @@ as their source tells:
 
 diffusers 0.42.1 also cannot read an adapter of the refiner with convolutions in this layout: it takes input block 10
 for block 1, and knows no upsampler at the second place. Attention alone loads, and its own format loads everything.
+
+With diffusers' underscored names in place of the original ones (`kohya-diffusers`) it is what OneTrainer calls its
+legacy format.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from finetune.adapters.weights import LoraModule
-from finetune.export.check import cast
-from finetune.export.metadata import with_hashes
-from finetune.naming.keys import UNetLayout, kohya_stem
-from finetune.tensors.writing import write_safetensors
+from finetune.adapters.weights import AdaptedModule, FullModule, LohaModule, LokrModule, LoraModule
+from finetune.errors import AtelierError
+from finetune.export.check import cast, check_module
+from finetune.export.metadata import DIFFUSERS_IMPLEMENTATION, ORIGINAL_IMPLEMENTATION
+from finetune.export.summary import NetworkSummary
+from finetune.naming.keys import STEM_PREFIXES, UNetLayout, kohya_stem
+from finetune.tensors.spool import spooled_file
+
+Names = Literal["original", "diffusers"]
+"""Whose names the U-Net's modules have."""
 
 
-def kohya_state_dict(modules: Sequence[LoraModule], precision: str, layout: UNetLayout) -> dict[str, Tensor]:
+def kohya_state_dict(modules: Sequence[AdaptedModule], precision: str, layout: UNetLayout) -> dict[str, Tensor]:
     """Return the tensors of a kohya file, by name.
 
     Raises:
@@ -48,31 +60,92 @@ def kohya_state_dict(modules: Sequence[LoraModule], precision: str, layout: UNet
     return tensors
 
 
-def kohya_tensors(module: LoraModule, precision: str, layout: UNetLayout) -> dict[str, Tensor]:
-    """Return one module's tensors under their names in a kohya file; errors as `kohya_state_dict`'s."""
-    stem = kohya_stem(module.component, module.module, layout)
-    tensors = {
-        f"{stem}.lora_down.weight": cast(module.down, precision, stem),
-        f"{stem}.lora_up.weight": cast(module.up, precision, stem),
-        f"{stem}.alpha": torch.tensor(module.scale * module.rank, dtype=torch.float32),
-    }
+def kohya_tensors(
+    module: AdaptedModule, precision: str, layout: UNetLayout, names: Names = "original"
+) -> dict[str, Tensor]:
+    """Return one module's tensors under their names in a kohya file.
+
+    Raises:
+        AtelierError: the module has no name in the original layout, its values do not fit the precision, or its kind
+            has no place for what it holds.
+    """
+    stem = module_stem(module, layout, names)
+    written = _with_plain_scale(module)
+    tensors = {f"{stem}.{_part(name)}": cast(tensor, precision, stem) for name, tensor in written.factors.items()}
+    if module.kind != "full":
+        rank = written.rank or 1
+        tensors[f"{stem}.alpha"] = torch.tensor(written.scale * rank, dtype=torch.float32)
     if module.magnitude is not None:
-        shape = (-1, *[1] * (module.down.dim() - 1))
+        if module.kind == "full":
+            raise AtelierError(f"{stem}: a whole change with DoRA has no place in kohya's format")
+        ones = (1,) * (len(module.shape) - 2)
+        shape = (-1, 1, *ones) if module.magnitude_axis == 0 else (1, -1, *ones)
         tensors[f"{stem}.dora_scale"] = cast(module.magnitude, "fp32", stem).reshape(shape)
     return tensors
 
 
-def export_kohya(
-    modules: Sequence[LoraModule],
-    folder: Path,
-    name: str,
+def module_stem(module: AdaptedModule, layout: UNetLayout, names: Names) -> str:
+    """Return the stem of a module's tensors. Raises AtelierError where the original layout has no such module."""
+    if names == "diffusers" and module.component == "unet":
+        return STEM_PREFIXES["unet"] + module.module.replace(".", "_")
+    return kohya_stem(module.component, module.module, layout)
+
+
+def write_kohya(
+    modules: Iterable[AdaptedModule],
+    path: Path,
     *,
     precision: str,
     layout: UNetLayout,
     metadata: Mapping[str, str],
+    names: Names = "original",
 ) -> tuple[Path, ...]:
-    """Write `<folder>/<name>.safetensors`. See `finetune.export.registry.Exporter` for the arguments."""
-    tensors = kohya_state_dict(modules, precision, layout)
-    path = folder / f"{name}.safetensors"
-    write_safetensors(path, tensors, with_hashes(tensors, metadata))
+    """Write one `.safetensors` file, module by module. See `finetune.export.registry.Writer` for the arguments."""
+    summary = NetworkSummary()
+    with spooled_file(path) as spool:
+        for module in modules:
+            check_module(module)
+            summary.add(module)
+            for name, tensor in kohya_tensors(module, precision, layout, names).items():
+                spool.add(name, tensor)
+        strings = {**metadata, **summary.metadata()}
+        if "modelspec.sai_model_spec" in strings:
+            is_original = names == "original"
+            strings["modelspec.implementation"] = ORIGINAL_IMPLEMENTATION if is_original else DIFFUSERS_IMPLEMENTATION
+        spool.finish(strings, with_hashes=True)
     return (path,)
+
+
+def write_kohya_diffusers(
+    modules: Iterable[AdaptedModule], path: Path, *, precision: str, layout: UNetLayout, metadata: Mapping[str, str]
+) -> tuple[Path, ...]:
+    """Write the same with diffusers' names of the U-Net's modules."""
+    return write_kohya(modules, path, precision=precision, layout=layout, metadata=metadata, names="diffusers")
+
+
+def _part(name: str) -> str:
+    return f"{name}.weight" if name.startswith("lora_") else name
+
+
+def _with_plain_scale(module: AdaptedModule) -> AdaptedModule:
+    """Return the same change with a scale that every reader takes from the file as it is meant.
+
+    Where nothing is factored readers take 1, so the scale becomes a part of the first factor; and an alpha of 0 is the
+    rank to some of them, so a change of strength 0 has a factor of zeros instead.
+    """
+    if module.scale == 1.0 or (module.rank is not None and module.scale != 0.0):
+        return module
+    match module:
+        case LoraModule():
+            return replace(module, up=module.up * module.scale, scale=1.0)
+        case LohaModule():
+            return replace(module, w1_a=module.w1_a * module.scale, scale=1.0)
+        case LokrModule(w1=None):
+            assert module.w1_a is not None
+            return replace(module, w1_a=module.w1_a * module.scale, scale=1.0)
+        case LokrModule():
+            assert module.w1 is not None
+            return replace(module, w1=module.w1 * module.scale, scale=1.0)
+        case FullModule():
+            return replace(module, diff=module.diff * module.scale, scale=1.0)
+    raise AssertionError(f"{module.kind} is no kind that is known here")

@@ -15,11 +15,24 @@ from typing import Any, Literal
 import safetensors.torch
 from torch import Tensor
 
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import AdaptedModule
+from finetune.export.summary import NetworkSummary
 
 MetadataLevel = Literal["full", "minimal"]
 
 Size = tuple[int, int]
+
+ORIGINAL_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
+DIFFUSERS_IMPLEMENTATION = "https://github.com/huggingface/diffusers"
+"""ModelSpec's words for whose names the modules have."""
+
+_STALE = ("format", "lora_adapter_metadata", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256",
+          "modelspec.hash")  # fmt: skip
+_MINIMAL = frozenset(
+    f"modelspec.{name}"
+    for name in ("sai_model_spec", "architecture", "implementation", "title", "author", "license", "date",
+                 "resolution", "prediction_type")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,9 @@ class ExportFacts:
     version: str = ""
 
 
-def build_metadata(facts: ExportFacts, modules: Sequence[LoraModule], level: MetadataLevel = "full") -> dict[str, str]:
+def build_metadata(
+    facts: ExportFacts, modules: Sequence[AdaptedModule], level: MetadataLevel = "full"
+) -> dict[str, str]:
     """Return the header's strings for `modules`, without the hashes, which depend on the file.
 
     Args:
@@ -110,6 +125,27 @@ def build_metadata(facts: ExportFacts, modules: Sequence[LoraModule], level: Met
             "modelspec.tags": ", ".join(facts.tags) or None,
         }
     return {key: _text(value) for key, value in values.items() if value is not None}
+
+
+def carried_metadata(
+    source: Mapping[str, str], name: str, *, is_refiner: bool, level: MetadataLevel = "full"
+) -> dict[str, str]:
+    """Return a file's strings for a copy of it in another format; rank, alpha, kind and hashes are the writer's.
+
+    Args:
+        source: the strings of the file it is made from.
+        name: what the copy is called.
+        is_refiner: which of SDXL's models it is for.
+        level: 'full', or 'minimal': what readers need to use it, and nothing about pictures, captions and training.
+    """
+    carried = {key: value for key, value in source.items() if key not in _STALE}
+    if level == "minimal":
+        carried = {key: value for key, value in carried.items() if key in _MINIMAL}
+    carried["ss_base_model_version"] = base_model_version(is_refiner=is_refiner)
+    carried["ss_output_name"] = name
+    if "modelspec.sai_model_spec" in carried:
+        carried["modelspec.architecture"] = architecture(is_refiner=is_refiner)
+    return carried
 
 
 def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
@@ -132,28 +168,23 @@ def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> d
     }
 
 
-def _network(facts: ExportFacts, modules: Sequence[LoraModule]) -> dict[str, Any]:
+def _network(facts: ExportFacts, modules: Sequence[AdaptedModule]) -> dict[str, Any]:
     """Return what A1111 and kohya's tools need to recognise the file."""
-    ranks = {module.rank for module in modules}
-    alphas = {module.scale * module.rank for module in modules}
-    uses_dora = any(module.magnitude is not None for module in modules)
-    # Only a kernel larger than one pixel makes a file one of LoRA on convolutions (kohya's conv_dim).
-    convolutions = [module for module in modules if module.down.dim() == 4 and module.down.shape[-1] > 1]
-    args: dict[str, str] = {}
-    if uses_dora:
-        args |= {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}
-    if convolutions:
-        first = convolutions[0]
-        args |= {"conv_dim": str(first.rank), "conv_alpha": str(first.scale * first.rank)}
     return {
-        "ss_base_model_version": f"sdxl_{'refiner' if facts.is_refiner else 'base'}_v1-0",
+        "ss_base_model_version": base_model_version(is_refiner=facts.is_refiner),
         "ss_output_name": facts.name,
-        "ss_network_module": "lycoris.kohya" if uses_dora else "networks.lora",
-        "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
-        "ss_network_args": args,
-        "ss_v2": False,
+        **NetworkSummary(modules).metadata(),
     }
+
+
+def base_model_version(*, is_refiner: bool) -> str:
+    """Return kohya's word for the model that a file was made for."""
+    return f"sdxl_{'refiner' if is_refiner else 'base'}_v1-0"
+
+
+def architecture(*, is_refiner: bool) -> str:
+    """Return ModelSpec's word for the same."""
+    return f"stable-diffusion-xl-v1-{'refiner' if is_refiner else 'base'}/lora"
 
 
 def _modelspec(facts: ExportFacts) -> dict[str, Any]:
@@ -162,8 +193,8 @@ def _modelspec(facts: ExportFacts) -> dict[str, Any]:
     date = datetime.datetime.fromtimestamp(facts.finished_at, datetime.UTC) if facts.finished_at is not None else None
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"stable-diffusion-xl-v1-{'refiner' if facts.is_refiner else 'base'}/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.architecture": architecture(is_refiner=facts.is_refiner),
+        "modelspec.implementation": ORIGINAL_IMPLEMENTATION,
         "modelspec.title": facts.title or facts.name,
         "modelspec.author": facts.author or None,
         "modelspec.license": facts.license or None,

@@ -1,28 +1,28 @@
 """The formats a trained adapter can be exported in, by name."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import AdaptedModule
 from finetune.errors import RecipeError
 from finetune.export.check import check_modules
-from finetune.export.diffusers_format import export_diffusers
-from finetune.export.kohya import export_kohya
-from finetune.export.peft_format import export_peft
+from finetune.export.diffusers_format import WEIGHTS_NAME, write_diffusers
+from finetune.export.kohya import write_kohya, write_kohya_diffusers
+from finetune.export.peft_format import write_peft
 from finetune.naming.components import Component
 from finetune.naming.keys import UNetLayout
 
 
-class Exporter(Protocol):
-    """Writes modules in one format under `folder`, and returns the files it wrote."""
+class Writer(Protocol):
+    """Writes modules in one format at `path`, whole or not at all, and returns the files it wrote."""
 
     def __call__(
         self,
-        modules: Sequence[LoraModule],
-        folder: Path,
-        name: str,
+        modules: Iterable[AdaptedModule],
+        path: Path,
         *,
         precision: str,
         layout: UNetLayout,
@@ -31,28 +31,48 @@ class Exporter(Protocol):
         """Write the files.
 
         Args:
-            modules: what was trained, checked by `check_modules`.
-            folder: where to write; made when it is missing.
-            name: the adapter's name, which file names begin with.
-            precision: 'fp16', 'bf16' or 'fp32', of the two factors.
+            modules: what was trained; each is asked for once, and none is kept.
+            path: the file, or of formats that have several the folder.
+            precision: 'fp16', 'bf16' or 'fp32', of the factors.
             layout: the U-Net's block structure, for formats that use the original names.
-            metadata: strings for the header, from `finetune.export.metadata.build_metadata`.
+            metadata: strings for the header; those about rank, alpha and kind are taken from the modules.
 
         Raises:
-            AtelierError: the modules cannot be written in that format or precision.
+            AtelierError: a module cannot be written in that format or precision.
             DiskError: the disk refuses.
         """
 
 
-EXPORTERS: dict[str, Exporter] = {
-    "kohya": export_kohya,
-    "diffusers": export_diffusers,
-    "peft": export_peft,
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        write: writes it.
+        place: from a folder and an adapter's name to the path it is written at.
+        is_folder: whether that is a folder.
+    """
+
+    write: Writer
+    place: Callable[[Path, str], Path]
+    is_folder: bool = False
+
+
+EXPORTERS: dict[str, Format] = {
+    "kohya": Format(write_kohya, lambda folder, name: folder / f"{name}.safetensors"),
+    "diffusers": Format(write_diffusers, lambda folder, name: folder / f"{name}-diffusers" / WEIGHTS_NAME),
+    "peft": Format(write_peft, lambda folder, name: folder / f"{name}-peft", is_folder=True),
 }
+"""The formats a recipe can ask for."""
+
+FORMATS: dict[str, Format] = EXPORTERS | {
+    "kohya-diffusers": Format(write_kohya_diffusers, lambda folder, name: folder / f"{name}.safetensors"),
+}
+"""Those, and others that files are converted to."""
 
 
-def get_exporter(name: str) -> Exporter:
-    """Return the exporter of that name. Raises RecipeError with the nearest name when there is none."""
+def get_exporter(name: str) -> Format:
+    """Return the format of that name. Raises RecipeError with the nearest name when a recipe cannot ask for it."""
     if name in EXPORTERS:
         return EXPORTERS[name]
     nearest = difflib.get_close_matches(name, EXPORTERS, n=1)
@@ -61,7 +81,7 @@ def get_exporter(name: str) -> Exporter:
 
 
 def export_adapter(
-    modules: Sequence[LoraModule],
+    modules: Sequence[AdaptedModule],
     folder: Path,
     name: str,
     *,
@@ -91,9 +111,11 @@ def export_adapter(
         AtelierError: the modules cannot be written.
         DiskError: the disk refuses.
     """
-    exporters = {format_name: get_exporter(format_name) for format_name in formats}
+    chosen = {format_name: get_exporter(format_name) for format_name in formats}
     check_modules(modules, expected)
     return {
-        format_name: export(modules, folder, name, precision=precision, layout=layout, metadata=metadata)
-        for format_name, export in exporters.items()
+        format_name: known.write(
+            modules, known.place(folder, name), precision=precision, layout=layout, metadata=metadata
+        )
+        for format_name, known in chosen.items()
     }

@@ -17,8 +17,8 @@ from finetune.adapters.trained import trained_modules
 from finetune.dialects.lora_file import read_lora
 from finetune.model.files import sampling_scheduler
 from finetune.model.miniature import Miniature
+from finetune.model.structure import named_structure
 from finetune.naming.components import COMPONENTS
-from finetune.naming.keys import UNetLayout
 from finetune.recipe import load_recipe
 from finetune.recipe.load import parse_recipe
 from finetune.run.folder import RunFolder
@@ -179,7 +179,7 @@ def test_the_file_says_what_readers_need_and_how_to_train_it_again(trained: Path
     assert metadata["ss_base_model_version"] == "sdxl_base_v1-0"
     assert metadata["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
     assert parse_recipe(metadata["atelier_recipe"]) == load_recipe(str(trained / "runs/photos"))
-    modules = read_lora(path, UNetLayout.from_config(Miniature().geometry().unet_config))
+    modules = read_lora(path, named_structure("miniature"))
     assert {module.scale for module in modules} == {6 / 4, 1 / 3, 1.0}
 
 

@@ -12,9 +12,11 @@ from finetune.adapters.targets import target_paths
 from finetune.adapters.weights import LoraModule
 from finetune.naming.components import Component
 from finetune.naming.keys import UNetLayout
+from finetune.naming.structure import ModelStructure, TextStructure, UNetStructure
 
 MakePipeline = Callable[..., StableDiffusionXLPipeline]
 MakeModules = Callable[..., list[LoraModule]]
+StructureOf = Callable[[StableDiffusionXLPipeline], ModelStructure]
 
 
 @pytest.fixture
@@ -94,3 +96,17 @@ def make_modules() -> MakeModules:
 def layout() -> UNetLayout:
     """Return the layout of the pipeline with two resnets a block, which is SDXL's."""
     return UNetLayout(down_layers=(2, 2, 2), up_layers=(2, 2, 2), up_attention=(True, True, False))
+
+
+@pytest.fixture
+def structure_of() -> StructureOf:
+    """Return a function that tells a pipeline's structure from its configurations."""
+
+    def tell(pipeline: StableDiffusionXLPipeline) -> ModelStructure:
+        return ModelStructure(
+            UNetStructure.from_config(pipeline.unet.config),
+            TextStructure.from_config(pipeline.text_encoder.config.to_dict(), projected=False),
+            TextStructure.from_config(pipeline.text_encoder_2.config.to_dict(), projected=True),
+        )
+
+    return tell

@@ -21,6 +21,7 @@ from finetune.export.check import cast
 from finetune.export.kohya import kohya_state_dict
 from finetune.export.registry import EXPORTERS, export_adapter, get_exporter
 from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout
+from finetune.naming.structure import ModelStructure
 from finetune.tensors.writing import write_safetensors
 
 MakePipeline = Callable[..., StableDiffusionXLPipeline]
@@ -117,6 +118,7 @@ def test_what_is_written_is_read_back(
     layers_per_block: int,
     make_pipeline: MakePipeline,
     make_modules: MakeModules,
+    structure_of: Callable[[StableDiffusionXLPipeline], ModelStructure],
     tmp_path: Path,
 ) -> None:
     pipeline = make_pipeline(layers_per_block)
@@ -129,10 +131,11 @@ def test_what_is_written_is_read_back(
         modules, tmp_path, "cat", formats=[format_name], precision="fp32", layout=layout, metadata={}
     )
     (path,) = written[format_name]
-    back = {(module.component, module.module): module for module in read_lora(path, layout)}
+    back = {(module.component, module.module): module for module in read_lora(path, structure_of(pipeline))}
     assert set(back) == {(module.component, module.module) for module in modules}
     for module in modules:
         found = back[module.component, module.module]
+        assert isinstance(found, LoraModule)
         assert torch.equal(found.down, module.down)
         assert torch.equal(found.up, module.up)
         assert found.scale == pytest.approx(module.scale, rel=1e-6)
