@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-VERBS: Sequence[Any] = ()
+from finetune.cli.lora import merge, resize
+
+VERBS: Sequence[Any] = (merge, resize)
 """The modules that add a verb each, in the order of the help."""
 
 

@@ -1,0 +1,51 @@
+"""LoRA files of the miniature, invented, in kohya's format."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.adapters.weights import LoraModule
+from finetune.loras.writing import write_made
+from finetune.model.structure import named_structure
+from finetune.naming.components import Component
+from finetune.naming.structure import ModelStructure
+
+MakeModule = Callable[..., LoraModule]
+WriteLora = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def structure() -> ModelStructure:
+    return named_structure("miniature")
+
+
+@pytest.fixture
+def make_module(structure: ModelStructure) -> MakeModule:
+    """Return a function that invents what was learned in one module."""
+
+    def make(
+        component: Component, path: str, rank: int = 4, alpha: float = 2.0, seed: int = 0, use_dora: bool = False
+    ) -> LoraModule:
+        shape = structure.weights[component, path]
+        generator = torch.Generator().manual_seed(seed)
+        kernel = shape[2:]
+        down = torch.randn(rank, *shape[1:], generator=generator) * 0.1
+        up = torch.randn(shape[0], rank, *[1] * len(kernel), generator=generator) * 0.1
+        magnitude = 0.5 + torch.rand(shape[0], generator=generator) if use_dora else None
+        return LoraModule(component, path, down, up, alpha / rank, magnitude)
+
+    return make
+
+
+@pytest.fixture
+def write_lora(tmp_path: Path, structure: ModelStructure) -> WriteLora:
+    """Return a function that writes modules as a file."""
+
+    def write(name: str, modules: Sequence[LoraModule], precision: str = "fp32", **metadata: str) -> Path:
+        path = tmp_path / f"{name}.safetensors"
+        write_made(modules, path, precision=precision, structure=structure, metadata=metadata, made_by={"verb": "test"})
+        return path
+
+    return write
