@@ -86,29 +86,29 @@ class _WithInitial(nn.Module):
 
 
 class DownWithInitial(_WithInitial):
-    """The first factor: x to [A x, A0 x]."""
+    """The first factor: x to A x and A0 x."""
 
     def __init__(self, begun: Tensor, base: Layer) -> None:
         """Begin as `begun`, (rank, in[, height, width]); a convolution strides and pads as its base does."""
         super().__init__(begun)
         self._apply_weight = applying(base)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return both, joined along the channels."""
-        own, initial = (self._apply_weight(hidden_states, factor) for factor in (self.weight, self.initial))
-        return torch.cat([own, initial], dim=-1 if self.weight.dim() == 2 else 1)
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both, apart: halves of one tensor lie elsewhere in memory, and kernels may round them otherwise."""
+        return self._apply_weight(hidden_states, self.weight), self._apply_weight(hidden_states, self.initial)
 
 
 class UpWithInitial(_WithInitial):
-    """The second factor: [h, h0] to B h - B0 h0. Where training starts both are one computation: exactly zero."""
+    """The second factor: h and h0 to B h - B0 h0. Where training starts both are one computation: zero.
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    But for a rounding where kernels look at how memory is aligned, as they do for inputs that are transposed.
+    """
+
+    def forward(self, halves: tuple[Tensor, Tensor]) -> Tensor:
         """Return the difference."""
-        if self.weight.dim() == 2:
-            own, initial = hidden_states.chunk(2, dim=-1)
-            return F.linear(own, self.weight) - F.linear(initial, self.initial)
-        own, initial = hidden_states.chunk(2, dim=1)
-        return F.conv2d(own, self.weight) - F.conv2d(initial, self.initial)
+        own, initial = halves
+        apply = F.linear if self.weight.dim() == 2 else F.conv2d
+        return apply(own, self.weight) - apply(initial, self.initial)
 
 
 def begin_as_part_of_base(layer: LoraLayer, adapter_name: str, kind: Initialisation) -> None:

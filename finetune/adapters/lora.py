@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,17 +19,22 @@ from torch import Tensor, nn
 
 from finetune.adapters.dora import base_norm, has_dora, use_float32_norms
 from finetune.adapters.dropout import DropoutKey, KeyedDropout
+from finetune.adapters.initial import Initialisation, begin_as_part_of_base
+from finetune.adapters.products import new_loha, new_lokr, put_change
 from finetune.adapters.targets import target_paths
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import AdaptedModule, LoraModule
+from finetune.errors import RecipeError
 from finetune.naming.components import Component
 from imagesets.randomness import key_to_seed
 
 ADAPTER_NAME = "default"
 
+ModuleName = tuple[Component, str]
+
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """How LoRA is put into one model."""
+    """How an adapter is put into one model; see the recipe's `adapter` for what the settings mean."""
 
     rank: int
     alpha: float
@@ -36,6 +42,9 @@ class LoraSettings:
     dropout: float = 0.0
     use_dora: bool = False
     use_rslora: bool = False
+    kind: Literal["lora", "loha", "lokr"] = "lora"
+    init: Initialisation = "zero"
+    factor: int | None = None
 
 
 def inject_lora(model: nn.Module, component: Component, settings: LoraSettings, seed: int, key: DropoutKey) -> None:
@@ -45,8 +54,11 @@ def inject_lora(model: nn.Module, component: Component, settings: LoraSettings, 
         model: the frozen U-Net or text encoder.
         component: which one it is.
         settings: rank, alpha, targets and switches.
-        seed: the run's seed; the first factor is drawn from (seed, component, module).
+        seed: the run's seed; what is drawn is drawn from (seed, component, module).
         key: the object the loop updates before each micro batch, for dropout.
+
+    Raises:
+        RecipeError: a pattern of the targets matches nothing, or a weight is too small for the rank.
     """
     paths = target_paths(model, component, settings.targets)
     config = LoraConfig(
@@ -62,7 +74,10 @@ def inject_lora(model: nn.Module, component: Component, settings: LoraSettings, 
     attached = dict(lora_layers(model))
     assert list(attached) == paths, "peft attached LoRA to other modules than were asked for"
     for path, layer in attached.items():
-        _initialize(layer, key_to_seed(seed, "lora-init", component, path))
+        try:
+            _initialize(layer, (component, path), settings, key_to_seed(seed, "lora-init", component, path))
+        except ValueError as error:
+            raise RecipeError(f"adapter.{component}.rank: {path}: {error}. Give a smaller rank") from error
         # peft would copy each input to float32 first, which autocast turns back: the factors alone are float32.
         layer.cast_input_dtype_enabled = False
         if settings.dropout > 0.0:
@@ -138,7 +153,9 @@ def loras_scaled(models: Iterable[nn.Module], strengths: Mapping[str, float]) ->
                 _activate(layer, names)
 
 
-def apply_lora(model: nn.Module, component: Component, modules: Sequence[LoraModule], name: str = ADAPTER_NAME) -> None:
+def apply_lora(
+    model: nn.Module, component: Component, modules: Sequence[AdaptedModule], name: str = ADAPTER_NAME
+) -> None:
     """Attach a trained adapter to a frozen model, so that it can be switched and scaled; beside others, if there are.
 
     What the model then computes differs from its base by the sum of what each adapter alone would change. At most one
@@ -196,8 +213,12 @@ def remove_loras(model: nn.Module) -> None:
     vars(model).pop("peft_config", None)
 
 
-def _fill(layer: LoraLayer, module: LoraModule, name: str) -> None:
+def _fill(layer: LoraLayer, module: AdaptedModule, name: str) -> None:
     """Give a layer's adapter what was learned."""
+    if not isinstance(module, LoraModule):
+        put_change(layer, name, module)
+        layer.cast_input_dtype_enabled = False
+        return
     _assign(layer.lora_A[name].weight, module.down)
     _assign(layer.lora_B[name].weight, module.up)
     layer.scaling[name] = module.scale
@@ -213,27 +234,30 @@ def _activate(layer: LoraLayer, names: Sequence[str]) -> None:
     layer._active_adapter = list(names)
 
 
-def _check_fit(target: nn.Module, module: LoraModule) -> None:
-    """Raise ValueError unless the factors' product has the shape of the weight it is added to."""
+def _check_fit(target: nn.Module, module: AdaptedModule) -> None:
+    """Raise ValueError unless the change has the shape of the weight it is added to, and DoRA's norms are of rows."""
     name = f"{module.component}.{module.module}"
     if not isinstance(target, (nn.Linear, nn.Conv2d)):
         raise ValueError(f"{name} is a {type(target).__name__}; LoRA goes into a Linear or a convolution")
-    given = (module.up.shape[0], *module.down.shape[1:])  # (out, in[, kh, kw])
+    given = module.shape  # (out, in[, kh, kw])
     weight = tuple(target.weight.shape)
     if given != weight:
         raise ValueError(f"{name}: the factors are for a weight of {given}, the model's is {weight}")
+    if module.magnitude is not None and (module.magnitude_axis != 0 or not isinstance(module, LoraModule)):
+        raise ValueError(f"{name}: DoRA's norms are of another kind than peft computes; fuse it into the model instead")
     if module.magnitude is not None and module.magnitude.numel() != weight[0]:
         raise ValueError(f"{name}: the magnitude has {module.magnitude.numel()} numbers for {weight[0]} outputs")
 
 
-def _ranks(named: Mapping[str, LoraModule]) -> tuple[int, dict[str, int]]:
+def _ranks(named: Mapping[str, AdaptedModule]) -> tuple[int, dict[str, int]]:
     """Return the most common rank and, for each other one, a pattern of the paths that have it.
 
     peft tries every pattern on every module, so one pattern a path would be quadratic: 40 s on the U-Net's 788.
     """
     paths_by_rank: dict[int, list[str]] = {}
     for path, module in named.items():
-        paths_by_rank.setdefault(module.rank, []).append(path)
+        rank = module.rank if isinstance(module, LoraModule) else 1  # others' factors are put in afterwards
+        paths_by_rank.setdefault(rank, []).append(path)
     common = max(paths_by_rank, key=lambda rank: len(paths_by_rank[rank]))
     return common, {"^" + _any_of(paths): rank for rank, paths in paths_by_rank.items() if rank != common}
 
@@ -243,16 +267,36 @@ def _any_of(paths: Iterable[str]) -> str:
     return "(?:" + "|".join(re.escape(path) for path in paths) + ")"
 
 
-def _initialize(layer: LoraLayer, seed: int) -> None:
-    """Draw the first factor as peft does (Kaiming uniform, a = sqrt 5) and zero the second; all in float32."""
+def _initialize(layer: LoraLayer, name: ModuleName, settings: LoraSettings, seed: int) -> None:
+    """Let an adapter begin as no change, in float32. A plain LoRA's first factor is drawn as peft draws it.
+
+    That is Kaiming uniform with a = sqrt 5, and the second factor zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if settings.kind != "lora":
+        _begin_product(layer, name, settings, generator)
+        return
+    if settings.init != "zero":
+        begin_as_part_of_base(layer, ADAPTER_NAME, settings.init)
+        return
     for factors in (layer.lora_A, layer.lora_B):
         factors[ADAPTER_NAME].to(torch.float32)
     use_float32_norms(layer, ADAPTER_NAME)
-    generator = torch.Generator().manual_seed(seed)
     down = layer.lora_A[ADAPTER_NAME].weight
     drawn = nn.init.kaiming_uniform_(torch.empty(down.shape), a=math.sqrt(5), generator=generator)
     _assign(down, drawn)
     nn.init.zeros_(layer.lora_B[ADAPTER_NAME].weight)
+
+
+def _begin_product(layer: LoraLayer, name: ModuleName, settings: LoraSettings, generator: torch.Generator) -> None:
+    """Put a LoHa or a LoKr where peft has its two factors."""
+    shape = tuple(layer.get_base_layer().weight.shape)
+    rank, alpha = settings.rank, settings.alpha
+    if settings.kind == "loha":
+        put_change(layer, ADAPTER_NAME, new_loha(*name, shape, rank=rank, alpha=alpha, generator=generator))
+        return
+    factor = settings.factor
+    put_change(layer, ADAPTER_NAME, new_lokr(*name, shape, rank=rank, alpha=alpha, factor=factor, generator=generator))
 
 
 def _assign(parameter: nn.Parameter, value: Tensor) -> None:

@@ -59,16 +59,18 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export a checkpoint of a run, without loading the model."""
     from finetune.recipe import load_recipe
+    from finetune.recipe.schema import SmallAdapter
     from finetune.run.folder import RunFolder
 
     run_folder = RunFolder.open(Path(arguments.run_folder))
     recipe = load_recipe(str(run_folder.recipe), overrides(arguments))
-    if arguments.format and recipe.adapter.kind != "lora":
+    is_adapter = isinstance(recipe.adapter, SmallAdapter)
+    if arguments.format and not is_adapter:
         raise RecipeError(
             f"--format: {run_folder.path} trained a whole model (adapter.kind: {recipe.adapter.kind}), which is "
             "exported as a folder in diffusers' layout. Leave --format out"
         )
-    if arguments.card and recipe.adapter.kind != "lora":
+    if arguments.card and not is_adapter:
         raise RecipeError(f"--card: {run_folder.path} trained a whole model; only a LoRA gets a card. Leave --card out")
     best = find_best(run_folder) if arguments.best else None
     quiet_libraries()

@@ -11,7 +11,7 @@ from torch import nn
 
 from finetune.adapters.lora import apply_lora, loras_scaled, remove_loras
 from finetune.adapters.trained import trained_modules
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import AdaptedModule
 from finetune.dialects.lora_file import read_lora
 from finetune.drawing.messages import LoraFile, LoraOfRun
 from finetune.drawing.places import find_lora, lora_name
@@ -20,7 +20,7 @@ from finetune.model.text import TextStack
 from finetune.naming.components import COMPONENTS
 from finetune.naming.structure import ModelStructure, TextStructure, UNetStructure
 from finetune.recipe import load_recipe
-from finetune.recipe.schema import LoraAdapter
+from finetune.recipe.schema import SmallAdapter
 from finetune.run.folder import RunFolder
 from finetune.training.checkpoint import load_checkpoint
 
@@ -49,7 +49,7 @@ def identify(lora: LoraFile | LoraOfRun) -> LoraIdentity:
     return LoraIdentity(path, step, lora_name(lora, step), (status.st_mtime_ns, status.st_size))
 
 
-def read_modules(identity: LoraIdentity, structure: ModelStructure) -> list[LoraModule]:
+def read_modules(identity: LoraIdentity, structure: ModelStructure) -> Sequence[AdaptedModule]:
     """Return a LoRA in the neutral form.
 
     Raises:
@@ -59,7 +59,7 @@ def read_modules(identity: LoraIdentity, structure: ModelStructure) -> list[Lora
         return read_lora(identity.path, structure)
     run = RunFolder(identity.path.parents[1])
     adapter = load_recipe(str(run.recipe)).adapter
-    assert isinstance(adapter, LoraAdapter), "only these have a LoRA"
+    assert isinstance(adapter, SmallAdapter), "only these have a LoRA"
     return trained_modules(load_checkpoint(identity.path).exported, adapter)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import AtelierError
-from finetune.recipe.schema import HubModel, LoraAdapter, MiniatureModel, Recipe
+from finetune.recipe.schema import HubModel, MiniatureModel, Recipe, SmallAdapter
 from finetune.run.durable import whole_folder
 from finetune.run.folder import RunFolder
 
@@ -224,7 +224,7 @@ def _use(recipe: Recipe, facts: "ExportFacts", files: Sequence[str], prompt: str
 def _training(recipe: Recipe, facts: "ExportFacts") -> str:
     """Return the training in figures and words of ours; what is not known is left out."""
     adapter = recipe.adapter
-    assert isinstance(adapter, LoraAdapter), "a card is an adapter's"
+    assert isinstance(adapter, SmallAdapter), "a card is an adapter's"
     parts = {"U-Net": adapter.unet, "text encoder": adapter.text_encoder, "text encoder 2": adapter.text_encoder_2}
     trained = {name: part for name, part in parts.items() if part is not None}
     height, width = facts.resolution

@@ -26,8 +26,8 @@ from finetune.recipe.schema import (
     GeneratedBuckets,
     HubModel,
     ListedBuckets,
-    LoraAdapter,
     SingleFileModel,
+    SmallAdapter,
     VaeTraining,
 )
 from finetune.run.events import read_events
@@ -63,7 +63,7 @@ def export_run(
     """
     name = export_name(recipe, step)
     match recipe.adapter:
-        case LoraAdapter():
+        case SmallAdapter():
             known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
             return export_lora(run, recipe, parameters, name, known, expected)
         case FullTraining() | VaeTraining():
@@ -112,7 +112,7 @@ def export_lora(
     expected: Mapping[str, int],
 ) -> tuple[Path, ...]:
     """Write a trained adapter in the recipe's formats."""
-    assert isinstance(recipe.adapter, LoraAdapter), "only adapters have these formats"
+    assert isinstance(recipe.adapter, SmallAdapter), "only adapters have these formats"
     modules = trained_modules(parameters, recipe.adapter)
     written = export_adapter(
         modules,
@@ -134,7 +134,7 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
     starts = [event for event in read_events(run.events)[0] if event["kind"] == "run_started"]
     steps_per_epoch = starts[-1]["steps_per_epoch"]
     adapter, training = recipe.adapter, recipe.training
-    assert isinstance(adapter, LoraAdapter), "these facts are an adapter's"
+    assert isinstance(adapter, SmallAdapter), "these facts are an adapter's"
     encoders = [section for section in (adapter.text_encoder, adapter.text_encoder_2) if section is not None]
     triggers = [source.trigger for source in recipe.data.sources if source.trigger]
     return ExportFacts(

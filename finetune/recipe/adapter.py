@@ -3,7 +3,7 @@
 Putting adapters on is the work of `finetune.adapters`, training of `finetune.training`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -77,26 +77,60 @@ or a list of patterns: the end of a module's name ('q_proj') or a glob."""
     """The adapter stays as it is after this many optimizer steps; encoders overfit first. null trains it to the end."""
 
 
-class LoraAdapter(Settings):
-    """Which parts of the model get a low-rank adapter; the base's own weights never change."""
+class SmallAdapter(Settings):
+    """Which parts of the model get an adapter; the base's own weights never change."""
 
-    kind: Literal["lora"] = "lora"
-    """The family of adapters: low-rank (LoRA, and with the switches below DoRA and rank-stabilised LoRA)."""
+    kind: Literal["lora", "loha", "lokr"]
+    """The family of adapters."""
     unet: UNetLora | None = UNetLora()
     """The adapter on the U-Net; null leaves the U-Net as it is."""
     text_encoder: TextLora | None = None
     """The adapter on the first text encoder (CLIP ViT-L); null leaves it as it is, which lets its output be cached."""
     text_encoder_2: TextLora | None = None
     """The adapter on the second text encoder (OpenCLIP ViT-bigG); null leaves it as it is."""
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        _require_a_part(self)
+        return self
+
+
+class LoraAdapter(SmallAdapter):
+    """A low-rank adapter: the change of a weight is the product of two thin factors."""
+
+    kind: Literal["lora"] = "lora"
+    """The family of adapters: low-rank (LoRA, and with the switches below DoRA and rank-stabilised LoRA)."""
     use_dora: Flag = False
     """Learn each weight's magnitude apart from its direction (DoRA, arXiv 2402.09353): slower, often closer."""
     use_rslora: Flag = False
     """Scale by alpha / √rank (rank-stabilised LoRA, arXiv 2312.03732), which keeps high ranks lively."""
+    init: Literal["zero", "pissa", "olora"] = "zero"
+    """How the factors begin: zero changes nothing; pissa (arXiv 2404.02948) and olora (arXiv 2406.01775) begin as the \
+strongest part of each weight, which can learn faster, and are exported as a plain LoRA of twice the rank."""
 
     @model_validator(mode="after")
-    def _something_is_trained(self) -> "LoraAdapter":
-        _require_a_part(self)
+    def _dora_begins_at_zero(self) -> "LoraAdapter":
+        if self.use_dora and self.init != "zero":
+            raise PydanticCustomError(
+                "plain", f"init: {self.init} goes with use_dora: false; DoRA's norms are those of the untouched base"
+            )
         return self
+
+
+class LohaAdapter(SmallAdapter):
+    """An adapter whose change is the product, number by number, of two low-rank ones: of rank up to rank²."""
+
+    kind: Literal["loha"] = "loha"
+    """LoHa (arXiv 2108.06098): more detail than a LoRA of the same size; only the kohya and peft formats hold it."""
+
+
+class LokrAdapter(SmallAdapter):
+    """An adapter whose change is the Kronecker product of a small matrix and a larger, low-rank one."""
+
+    kind: Literal["lokr"] = "lokr"
+    """LoKr (arXiv 2309.14859): very small files of full rank; only the kohya and peft formats hold it."""
+    factor: Annotated[Count, Needs("a whole number of 1 or more, or null")] | None = None
+    """How large the small matrix's sides are, where they divide a weight's; null makes both as even as they can be."""
 
 
 class FullPart(Settings):
@@ -126,16 +160,16 @@ class FullTraining(Settings):
         return self
 
 
-def _require_a_part(section: LoraAdapter | FullTraining) -> None:
+def _require_a_part(section: SmallAdapter | FullTraining) -> None:
     if section.unet is None and section.text_encoder is None and section.text_encoder_2 is None:
         raise PydanticCustomError("plain", "nothing to train: needs at least one of unet, text_encoder, text_encoder_2")
 
 
 # A new kind of training joins here from a module of its own, and in `finetune.training.trainer.assemble`.
 Adapter = Annotated[
-    LoraAdapter | FullTraining | VaeTraining,
+    LoraAdapter | LohaAdapter | LokrAdapter | FullTraining | VaeTraining,
     Field(discriminator="kind"),
     before(DefaultKind("lora")),
     DefaultKind("lora"),
 ]
-"""What is trained: lora, full or vae."""
+"""What is trained: lora, loha, lokr, full or vae."""

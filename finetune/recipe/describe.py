@@ -24,8 +24,11 @@ class FieldHelp:
 
 
 def describe_fields(prefix: str = "") -> list[FieldHelp]:
-    """Return the help of every setting whose dotted key is `prefix` or begins with `prefix` and a dot."""
-    found = _describe(Recipe, "", "")
+    """Return the help of every setting whose dotted key is `prefix` or begins with `prefix` and a dot.
+
+    A section that several kinds have alike, as the adapters' `unet`, is told once.
+    """
+    found = dict.fromkeys(_describe(Recipe, "", ""))
     return [field for field in found if not prefix or f"{field.key}.".startswith(f"{prefix}.")]
 
 

@@ -17,6 +17,7 @@ from finetune.recipe.schema import (
     PaperBuckets,
     ProdigyOptimizer,
     Recipe,
+    SmallAdapter,
     SymmetricBuckets,
     TextLora,
     UNetLora,
@@ -36,7 +37,7 @@ def _was_written(section: Settings, name: str) -> bool:
 
 def _trained(recipe: Recipe) -> Iterator[tuple[str, UNetLora | TextLora | FullPart]]:
     adapter = recipe.adapter
-    if not isinstance(adapter, LoraAdapter | FullTraining):
+    if not isinstance(adapter, SmallAdapter | FullTraining):
         return
     for name, part in (
         ("unet", adapter.unet),
@@ -223,7 +224,7 @@ def _crops(recipe: Recipe) -> Iterator[str]:
 
 def _lora_formats(recipe: Recipe) -> Iterator[str]:
     kind = recipe.adapter.kind
-    if kind == "lora":
+    if isinstance(recipe.adapter, SmallAdapter):
         return
     for name in ("formats", "title", "author", "license", "metadata"):
         if _was_written(recipe.export, name):

@@ -13,7 +13,10 @@ from finetune.recipe.adapter import (
     Adapter,
     FullPart,
     FullTraining,
+    LohaAdapter,
+    LokrAdapter,
     LoraAdapter,
+    SmallAdapter,
     TextLora,
     TextTargets,
     UNetLora,
@@ -97,11 +100,11 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _sections_suit_each_other(self) -> "Recipe":
         kind = self.adapter.kind
-        if self.training.prior_preservation is not None and not isinstance(self.adapter, LoraAdapter):
+        if self.training.prior_preservation is not None and not isinstance(self.adapter, SmallAdapter):
             raise PydanticCustomError(
                 "plain",
-                f"training.prior_preservation: needs adapter.kind: lora; with adapter.kind: {kind} the base's own "
-                "weights change, and nothing is left to ask",
+                f"training.prior_preservation: needs adapter.kind: lora, loha or lokr; with adapter.kind: {kind} the "
+                "base's own weights change, and nothing is left to ask",
             )
         masked = [index for index, source in enumerate(self.data.sources) if source.mask is not None]
         if masked and isinstance(self.adapter, VaeTraining):
@@ -143,6 +146,8 @@ __all__ = [
     "LinearSchedule",
     "ListedBuckets",
     "LogitNormalTimesteps",
+    "LohaAdapter",
+    "LokrAdapter",
     "LoraAdapter",
     "LrSchedule",
     "Mask",
@@ -161,6 +166,7 @@ __all__ = [
     "ProdigyOptimizer",
     "Recipe",
     "SingleFileModel",
+    "SmallAdapter",
     "Source",
     "StreamBuffer",
     "SymmetricBuckets",

@@ -4,6 +4,7 @@
       adapter.safetensors     the trainable parameters, by component and name
       optimizer.safetensors   the optimizer's tensors, by parameter and key
       average.safetensors     the averaged parameters, where an average is kept
+      initial.safetensors     what the trained factors began as, where they began as a part of the base
       state.json              step, the optimizer's plain numbers, the loss scale, versions
       manifest.json           a sha256 of each of them, written last
 
@@ -15,7 +16,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from finetune.run.durable import disk_errors, fsync_path, os_error_in, rename, s
 ADAPTER_FILE = "adapter.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 AVERAGE_FILE = "average.safetensors"
+INITIAL_FILE = "initial.safetensors"
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
@@ -47,6 +49,7 @@ class Checkpoint:
         groups: per group name, the numbers and tensors the optimizer keeps there.
         extra: what else the loop saved (loss scale, environment).
         averages: the averaged parameters by name, or None where no average is kept.
+        initial: what the change is counted from, by name; empty where that is nothing.
     """
 
     step: int
@@ -55,11 +58,12 @@ class Checkpoint:
     groups: dict[str, dict[str, Any]]
     extra: dict[str, Any]
     averages: dict[str, Tensor] | None = None
+    initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def exported(self) -> dict[str, Tensor]:
-        """What is drawn with and exported: the averaged parameters where an average is kept."""
-        return self.parameters if self.averages is None else self.averages
+        """What is drawn with and exported: the averaged parameters where an average is kept, and where they began."""
+        return (self.parameters if self.averages is None else self.averages) | self.initial
 
 
 class DamagedCheckpointError(AtelierError):
@@ -73,6 +77,7 @@ def save_checkpoint(
     optimizer: Optimizer,
     extra: Mapping[str, Any],
     averages: Mapping[str, Tensor] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the training state after `step` optimizer steps as `folder`.
 
@@ -91,9 +96,12 @@ def save_checkpoint(
             _write_tensors(partial / OPTIMIZER_FILE, tensors)
             if averages is not None:
                 _write_tensors(partial / AVERAGE_FILE, averages)
+            if initial:
+                _write_tensors(partial / INITIAL_FILE, initial)
             state = {"format_version": FORMAT_VERSION, "step": step, "optimizer": numbers, "extra": dict(extra)}
             write_json(partial / STATE_FILE, state)
-            written = [ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE, *([] if averages is None else [AVERAGE_FILE])]
+            written = [ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE]
+            written += [name for name in (AVERAGE_FILE, INITIAL_FILE) if (partial / name).exists()]
             hashes = {name: sha256_file(partial / name) for name in written}
             write_json(partial / MANIFEST_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes})
             fsync_path(partial)
@@ -112,8 +120,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        has_average = AVERAGE_FILE in manifest["sha256"]
-        for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE, *([AVERAGE_FILE] if has_average else [])):
+        optional = [name for name in (AVERAGE_FILE, INITIAL_FILE) if name in manifest["sha256"]]
+        for name in (ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE, *optional):
             if sha256_file(folder / name) != manifest["sha256"][name]:
                 raise DamagedCheckpointError(f"{folder / name} is not the file that was saved: its hash differs.")
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
@@ -123,7 +131,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise DamagedCheckpointError(f"{folder} holds step {state['step']}: it is another checkpoint, renamed.")
         parameters = safetensors.torch.load_file(folder / ADAPTER_FILE)
         tensors = safetensors.torch.load_file(folder / OPTIMIZER_FILE)
-        averages = safetensors.torch.load_file(folder / AVERAGE_FILE) if has_average else None
+        averages = safetensors.torch.load_file(folder / AVERAGE_FILE) if AVERAGE_FILE in optional else None
+        initial = safetensors.torch.load_file(folder / INITIAL_FILE) if INITIAL_FILE in optional else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error}") from error
     return Checkpoint(
@@ -133,6 +142,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         groups=_join(state["optimizer"]["groups"], tensors, "group"),
         extra=state["extra"],
         averages=averages,
+        initial=initial,
     )
 
 
@@ -166,26 +176,36 @@ def remove_old_checkpoints(checkpoints: Path, keep: int, written_step: int) -> N
         _remove(partial)
 
 
-def apply_checkpoint(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
-    """Put a checkpoint's numbers into what is trained and into the optimizer.
+def apply_checkpoint(
+    checkpoint: Checkpoint,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Optimizer,
+    initial: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Put a checkpoint's numbers into what is trained, where it began, and into the optimizer.
 
     Raises:
         AtelierError: the checkpoint is of other parameters.
     """
-    if set(parameters) != set(checkpoint.parameters) or any(
-        parameter.shape != checkpoint.parameters[name].shape for name, parameter in parameters.items()
-    ):
+    begun = initial or {}
+    if _shapes(parameters) != _shapes(checkpoint.parameters) or _shapes(begun) != _shapes(checkpoint.initial):
         raise AtelierError(
             "the checkpoint's weights have other modules or ranks than the recipe's. Resume with the run's own recipe."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
+        for name, buffer in begun.items():
+            buffer.copy_(checkpoint.initial[name])
     for name, state in checkpoint.optimizer.items():
         _restore_state(optimizer, parameters[name], state)
     for group in optimizer.param_groups:
         for key, value in checkpoint.groups.get(group["name"], {}).items():
             group[key] = value.to(group["params"][0].device) if isinstance(value, Tensor) else value
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _is_named(folder: Path) -> bool:

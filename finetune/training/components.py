@@ -1,5 +1,7 @@
 """The models a run trains: found, given adapters or set free. Encoding with frozen ones is the work of `encode`."""
 
+from dataclasses import replace
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
@@ -11,7 +13,7 @@ from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.text import TextStack
 from finetune.naming.components import Component
-from finetune.recipe.schema import LoraAdapter, Recipe, TextLora, UNetLora
+from finetune.recipe.schema import LokrAdapter, LoraAdapter, Recipe, SmallAdapter, TextLora, UNetLora
 from finetune.training.groups import TrainedGroup
 from finetune.training.stops import require_drawable_previews
 
@@ -44,7 +46,7 @@ def trained_groups(
             continue
         if model is None:
             raise RecipeError(f"adapter.{component}: this model has no such encoder. Leave it out")
-        if isinstance(recipe.adapter, LoraAdapter):
+        if isinstance(recipe.adapter, SmallAdapter):
             inject_lora(model, component, lora_settings(recipe.adapter, section), recipe.seed, key)
         else:
             free_weights(model)
@@ -52,16 +54,22 @@ def trained_groups(
     return groups
 
 
-def lora_settings(adapter: LoraAdapter, section: UNetLora | TextLora) -> LoraSettings:
-    """Return how LoRA is put into one model."""
-    return LoraSettings(
+def lora_settings(adapter: SmallAdapter, section: UNetLora | TextLora) -> LoraSettings:
+    """Return how an adapter is put into one model."""
+    settings = LoraSettings(
         rank=section.rank,
         alpha=float(section.rank) if section.alpha is None else section.alpha,
         targets=section.targets,
         dropout=section.dropout,
-        use_dora=adapter.use_dora,
-        use_rslora=adapter.use_rslora,
+        kind=adapter.kind,
     )
+    match adapter:
+        case LoraAdapter():
+            return replace(settings, use_dora=adapter.use_dora, use_rslora=adapter.use_rslora, init=adapter.init)
+        case LokrAdapter():
+            return replace(settings, factor=adapter.factor)
+        case _:
+            return settings
 
 
 def free_weights(model: nn.Module) -> None:

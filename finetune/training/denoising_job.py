@@ -17,7 +17,7 @@ from finetune.preview.artist import Artist
 from finetune.preview.encode import texts_of, warn_of_long_prompts
 from finetune.preview.sampling import Guidance, Sampler
 from finetune.recipe import Recipe
-from finetune.recipe.schema import FullTraining, LoraAdapter
+from finetune.recipe.schema import FullTraining, SmallAdapter
 from finetune.run.folder import RunFolder
 from finetune.training.components import prepare_for_training, trained_groups
 from finetune.training.denoising import Denoising
@@ -104,7 +104,7 @@ def assemble_denoising(
         return export_run(
             run,
             recipe,
-            state.parameters,
+            state.parameters | state.initial,
             step,
             facts=state.task.facts(),
             optimizer=kind,
@@ -153,7 +153,7 @@ def _artist(
         weight_dtype=plan.dtype,
         prediction_type=state.task.objective.prediction_type,
         zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
-        has_adapter=isinstance(recipe.adapter, LoraAdapter),
+        has_adapter=isinstance(recipe.adapter, SmallAdapter),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.adapters.lora import lora_layers
 
@@ -44,6 +44,14 @@ class TrainedGroup:
             f"{self.component}.{name}": parameter
             for name, parameter in self.model.named_parameters()
             if parameter.requires_grad
+        }
+
+    def initial(self) -> dict[str, Tensor]:
+        """Return what its factors began as, where they did not begin as no change, named as its parameters are."""
+        return {
+            f"{self.component}.{name}": buffer
+            for name, buffer in self.model.named_buffers()
+            if ".lora_" in name and name.endswith(".initial")
         }
 
 

@@ -68,9 +68,11 @@ class TrainingState(Generic[TaskT_co]):
     global_step: int = 0
     skipped_in_a_row: int = 0
     parameters: dict[str, nn.Parameter] = field(init=False)
+    initial: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = all_parameters(self.groups)
+        self.initial = {name: buffer for group in self.groups.values() for name, buffer in group.initial().items()}
 
     def averaged(self) -> AbstractContextManager[None]:
         """Let the models hold the weights that are drawn with and exported inside the block: the averaged, if any."""

@@ -130,7 +130,7 @@ class Recorder:
             "num_modules": {group.component: group.num_modules() for group in state.groups.values()},
         }
         averages = None if state.ema is None else state.ema.averages
-        save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra, averages)
+        save_checkpoint(folder, state.global_step, state.parameters, state.optimizer, extra, averages, state.initial)
         self.saved_step = state.global_step
         try:
             remove_old_checkpoints(self.run.checkpoints, self.checkpoint.keep, state.global_step)

@@ -15,7 +15,7 @@ from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeErr
 from finetune.model.open import open_model
 from finetune.model.precision import choose_device
 from finetune.recipe import Recipe, dump_recipe
-from finetune.recipe.schema import FullTraining, LoraAdapter, VaeTraining
+from finetune.recipe.schema import FullTraining, SmallAdapter, VaeTraining
 from finetune.run.commands import discard_commands
 from finetune.run.durable import write_lines, write_text
 from finetune.run.events import EventLog
@@ -152,7 +152,7 @@ def _ending_in_log(recorder: Recorder, recipe: Recipe) -> Iterator[None]:
 def memory_advice(recipe: Recipe) -> str:
     """Return what a run that did not fit its card can go on with, and what needs a new run, for what it trains."""
     match recipe.adapter:
-        case LoraAdapter():
+        case SmallAdapter():
             smaller = "a smaller adapter.unet.rank, "
         case FullTraining():
             smaller = "adapter.kind=lora, which trains a hundredth of the weights, "
@@ -177,7 +177,7 @@ def assemble(
     Without a recorder nothing is written anywhere, and nothing is drawn: only the main process draws.
     """
     match recipe.adapter:
-        case LoraAdapter() | FullTraining():
+        case SmallAdapter() | FullTraining():
             return assemble_denoising(recipe, pictures, accelerator, recorder, stop)
         case VaeTraining():
             assert isinstance(pictures, TrainingPictures), "streams are refused for a VAE when they are planned"
@@ -230,7 +230,7 @@ def restore_state(state: TrainingState[Task], checkpoint: Checkpoint) -> None:
             f"training.optimizer.kind: the checkpoint was saved with {kind}, and here it would be "
             f"{state.optimizer_kind}. Go on with: --resume training.optimizer.kind={kind}"
         )
-    apply_checkpoint(checkpoint, state.parameters, state.optimizer)
+    apply_checkpoint(checkpoint, state.parameters, state.optimizer, state.initial)
     if state.ema is not None:
         if checkpoint.averages is None:
             raise RecipeError("training.ema: the checkpoint holds no averaged weights. Resume with training.ema=null")

@@ -1,9 +1,10 @@
-"""One matrix of properties over LoRA, DoRA and rsLoRA, on the U-Net and on an encoder."""
+"""One matrix of properties over every adapter that is trained here, on the U-Net and on the encoders."""
 
 import copy
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,12 +21,25 @@ from finetune.adapters.lora import (
     loras_scaled,
     remove_loras,
 )
+from finetune.adapters.products import split_size
 from finetune.adapters.trained import trained_modules
 from finetune.adapters.weights import LoraModule
+from finetune.errors import RecipeError
 from finetune.recipe import Recipe
+from finetune.training.groups import TrainedGroup
 
 _ALL = "attention+feedforward+convolutions"
-_METHODS = {"lora": {}, "dora": {"use_dora": True}, "rslora": {"use_rslora": True}}
+_METHODS = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "pissa": {"init": "pissa"},
+    "olora": {"init": "olora"},
+    "loha": {"kind": "loha"},
+    "lokr": {"kind": "lokr"},
+    "lokr of factor 4": {"kind": "lokr", "factor": 4},
+}
+_PRODUCTS = ("loha", "lokr", "lokr of factor 4")
 _CASES = [
     pytest.param(component, targets, method, id=f"{component}-{method}")
     for component, targets in (("unet", _ALL), ("text_encoder", "attention+feedforward"), ("text_encoder_2", ["fc1"]))
@@ -54,7 +68,35 @@ def _adapter(targets, method, component):
 
 
 def _named(model, component):
-    return {f"{component}.{name}": parameter for name, parameter in lora_parameters(model).items()}
+    group = TrainedGroup(component, model, 1.0)
+    return group.parameters() | group.initial()
+
+
+def _applied_change(layer):
+    """Return what a layer adds to its base's weight: as peft says where it is peft's own, else measured.
+
+    Each channel of the input alone is one, at a single place: what comes out is the column of the weight it meets.
+    """
+    if type(layer.lora_B[ADAPTER_NAME]) in (torch.nn.Linear, torch.nn.Conv2d):
+        return layer.get_delta_weight(ADAPTER_NAME)
+    base = layer.get_base_layer()
+    inputs, kernel = base.weight.shape[1], base.weight.shape[2:]
+    with torch.no_grad():
+        if not kernel:
+            return (
+                layer.scaling[ADAPTER_NAME]
+                * layer.lora_B[ADAPTER_NAME](layer.lora_A[ADAPTER_NAME](torch.eye(inputs))).T
+            )
+        # The kernel's corner lies on the point at output 0 when the point is moved to it, one place after the other.
+        columns = torch.zeros(*base.weight.shape)
+        for row in range(kernel[0]):
+            for column in range(kernel[1]):
+                points = torch.zeros(inputs, inputs, 8, 8)
+                place = (2 * base.stride[0] - base.padding[0] + row, 2 * base.stride[1] - base.padding[1] + column)
+                points[range(inputs), range(inputs), place[0], place[1]] = 1.0
+                seen = layer.lora_B[ADAPTER_NAME](layer.lora_A[ADAPTER_NAME](points))[:, :, 2, 2]
+                columns[:, :, row, column] = layer.scaling[ADAPTER_NAME] * seen.T
+    return columns
 
 
 def _scale(method):
@@ -67,7 +109,7 @@ def test_starts_as_the_identity(load, run, component, targets, method):
     with torch.no_grad():
         plain = run(model, component)
         adapted = run(_inject(model, component, targets, method), component)
-    if method == "dora":  # it divides by a norm and multiplies by it again
+    if method in ("dora", "pissa", "olora"):  # they divide by a norm and multiply by it, or take away what they add
         torch.testing.assert_close(adapted, plain, rtol=0, atol=1e-5)
     else:
         assert torch.equal(adapted, plain)
@@ -127,8 +169,10 @@ def test_only_its_own_parameters_take_gradients(load, run, component, targets, m
     model = _inject(load(component), component, targets, method)
     parameters = lora_parameters(model)
     layers = dict(lora_layers(model))
-    factors = 3 if method == "dora" else 2
-    assert len(parameters) == factors * len(layers) > 0
+    factors = {"dora": {3}, "loha": {4}}.get(method, {2, 3} if method in _PRODUCTS else {2})
+    of_layer = {path: sum(name.startswith(path + ".") for name in parameters) for path in layers}
+    assert set(of_layer.values()) <= factors
+    assert sum(of_layer.values()) == len(parameters) > 0
     assert all(".lora_" in name for name in parameters)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.SGD(parameters.values(), lr=1.0)
@@ -161,7 +205,14 @@ def test_parameters_are_float32_on_a_bf16_base(load, run, component, targets, me
     assert others == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         run(model, component).float().square().mean().backward()
-    second = [parameter.grad for name, parameter in lora_parameters(model).items() if ".lora_B." in name]
+    ends = {"loha": (".w2_a",), "lokr": (".w2", ".w2_b"), "lokr of factor 4": (".w2", ".w2_b")}.get(
+        method, (".weight",)
+    )
+    second = [
+        parameter.grad
+        for name, parameter in lora_parameters(model).items()
+        if name.endswith(ends) and (method in _PRODUCTS or ".lora_B." in name)
+    ]
     assert {gradient.dtype for gradient in second} == {torch.float32}
     assert all(gradient.abs().max() > 0 for gradient in second)
 
@@ -178,11 +229,13 @@ def test_learned_change_is_what_peft_applies(load, moved, component, targets, me
         assert module.component == component
         path = module.module if component == "unet" else module.module.removeprefix("text_model.")
         layer = layers.get(path) or layers["text_model." + path]
-        expected = layer.get_delta_weight(ADAPTER_NAME)
+        expected = _applied_change(layer)
         assert expected.abs().max() > 1e-3
-        torch.testing.assert_close(module.delta(torch.float32), expected, rtol=0, atol=1e-6)
-        assert module.scale == pytest.approx(_scale(method))
-        assert (module.rank, module.magnitude is not None) == (4, method == "dora")
+        torch.testing.assert_close(module.delta(torch.float32), expected, rtol=1e-5, atol=2e-6)
+        if module.rank is not None:
+            assert module.scale == pytest.approx(_scale(method))
+            assert module.rank == (8 if method in ("pissa", "olora") else 4)
+        assert (module.magnitude is not None) == (method == "dora")
         if component != "unet":
             assert module.module.startswith("text_model.encoder.layers.")
 
@@ -207,7 +260,7 @@ def test_applied_to_a_fresh_model_it_gives_the_same_output(load, run, moved, com
 
 def test_one_module_by_hand(load):
     """y = W x + b + scale * up (down x), and DoRA's magnitude / norm around W and the product (2402.09353, eq. 5)."""
-    for method in _METHODS:
+    for method in ("lora", "dora", "rslora"):
         unet = load()
         path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
         weight = unet.get_submodule(path).weight.detach().double()
@@ -466,3 +519,42 @@ def test_a_dora_beside_a_lora_changes_what_each_alone_would(load, dora_first):
     torch.testing.assert_close(given, hidden.double() @ expected.T, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="two adapters with DoRA"):
         apply_lora(unet, "unet", _drawn_modules(load(), "unet", [_KEY], seed=3, dora=True), "another")
+
+
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+@pytest.mark.parametrize(
+    "path", ["mid_block.attentions.0.transformer_blocks.0.attn2.to_k", "mid_block.resnets.0.conv1"]
+)
+def test_what_an_adapter_begins_as_is_a_part_of_the_base(load, kind, path):
+    """PiSSA: the largest singular values (numpy, float64). OLoRA: the first columns of a QR decomposition."""
+    unet = load()
+    weight = unet.get_submodule(path).weight.detach().double().flatten(1).numpy()
+    _inject(unet, "unet", [path], kind)
+    layer = unet.get_submodule(path)
+    down = layer.lora_A[ADAPTER_NAME].initial.double().flatten(1).numpy()
+    up = layer.lora_B[ADAPTER_NAME].initial.double().flatten(1).numpy()
+    part = layer.scaling[ADAPTER_NAME] * up @ down
+    if kind == "pissa":
+        left, values, right = np.linalg.svd(weight, full_matrices=False)
+        expected = left[:, :4] * values[:4] @ right[:4]
+    else:
+        orthogonal, upper = np.linalg.qr(weight)
+        expected = orthogonal[:, :4] @ upper[:4]
+    assert np.linalg.norm(part - expected) < 1e-5 * np.linalg.norm(expected)
+    assert np.linalg.norm(up) > 0.1
+    assert torch.equal(layer.lora_A[ADAPTER_NAME].weight, layer.lora_A[ADAPTER_NAME].initial)
+
+
+def test_a_rank_that_no_weight_has_is_refused_where_an_adapter_begins_as_a_part(load):
+    settings = LoraSettings(rank=500, alpha=1.0, targets="attention", init="pissa")
+    with pytest.raises(RecipeError, match=r"adapter\.unet\.rank: .*rank 500 is more than .* Give a smaller rank"):
+        inject_lora(load(), "unet", settings, 0, DropoutKey(0))
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "expected"),
+    [(1280, None, (32, 40)), (1280, 8, (8, 160)), (1280, 200, (32, 40)), (1280, 7, (5, 256)), (7, None, (1, 7)),
+     (1, 4, (1, 1))],
+)  # fmt: skip
+def test_sizes_are_split(size, factor, expected):
+    assert split_size(size, factor) == expected

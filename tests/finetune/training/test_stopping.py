@@ -23,7 +23,7 @@ def test_a_stop_is_saved_once(asked: str, tmp_path: Path, monkeypatch: pytest.Mo
     anything = SimpleNamespace(state_dict=dict, facts=dict, place=dict)
     state = cast("Any", SimpleNamespace(
         global_step=7, total_steps=100, accelerator=Accelerator(cpu=True), scaler=anything, task=anything,
-        pictures=anything, optimizer_kind="adamw", skipped_in_a_row=0, groups={}, ema=None, parameters={},
+        pictures=anything, optimizer_kind="adamw", skipped_in_a_row=0, groups={}, ema=None, parameters={}, initial={},
         optimizer=None,
     ))  # fmt: skip
     with EventLog(run.events) as log:
