@@ -16,6 +16,9 @@ whole attention), so an alpha that differs from the most frequent one is not see
 comes from `lora_adapter_metadata` in the header; without it alpha is taken to be the rank. A file of kohya's with such
 metadata raises.
 
+An encoder's kind of names is told by its attentions' `out_proj` or its feed-forward parts: without either it raises,
+and without `out_proj` q, k and v are left. A component of which no key is a module's raises.
+
 transformers 5.6 and later have dropped `text_model.` from encoder 1's names. diffusers takes it off where needed, so
 names with it load everywhere; names without it only there.
 """
@@ -40,8 +43,23 @@ DORA = Limit(
 )
 _KIND = Limit(
     "kind",
-    "it reads only LoRA of two factors (and LoKr in its own names); it refuses this file",
+    "it reads only LoRA of two factors here, and refuses this file",
     "another program, or atelier lora resize, which makes plain LoRA of it",
+)
+_NO_OUT = Limit(
+    "encoders without out_proj",
+    "it tells old names of an encoder by its out_proj or its feed-forward parts; without out_proj it leaves q, k and v",
+    "atelier lora convert FILE --to diffusers",
+)
+_NO_ATTENTION = Limit(
+    "an encoder without attention",
+    "without any attention of an encoder it cannot tell the kind of its names, and an error ends the loading",
+    "atelier lora convert FILE --to kohya",
+)
+_ALPHAS = Limit(
+    "alphas that differ",
+    "it gives every attention of a kohya file the most frequent alpha; those of another act too strong or too weak",
+    "atelier lora convert FILE --to diffusers",
 )
 _MANY_BLOCKS = Limit(
     "a model with more than ten blocks",
@@ -164,6 +182,9 @@ def _read_kohya(contents: Contents) -> Reading:
         by_alpha.setdefault(module[0], {})[entry.stem] = (entry, module)
     for component, modules in by_alpha.items():
         _take_kohya(tally, component, modules)
+        if component != "unet":
+            _leave_without_out(tally, component)
+    _refuse_lost_components(tally)
     for key in contents.others:
         tally.refuse(f"{key}: nothing asks for it, and what is left over raises")
     if _has_far_block(stems):
@@ -196,7 +217,7 @@ def _module_of_kohya(
             return ("unet", path), "", None
         if name.startswith("output_blocks_") and name.endswith("_1_conv"):
             return None, _UPSAMPLER.text, _UPSAMPLER
-        return None, "no module of that name; a warning says so", None
+        return None, _NO_MODULE, None
     number = "2" if stem.startswith("lora_te2_") else "1"
     component: Component = "text_encoder_2" if number == "2" else "text_encoder"
     name = stem.removeprefix(f"lora_te{number}_").removeprefix("lora_te_")
@@ -204,9 +225,10 @@ def _module_of_kohya(
         return (component, encoders[component, name]), "", None
     if (component, f"text_model_{name}") in encoders:
         return None, _WITHOUT_TEXT_MODEL, None
-    return None, "no module of that name; a warning says so, or an error if there is no other", None
+    return None, _NO_MODULE, None
 
 
+_NO_MODULE = "no module of that name; a warning says so, or an error where the component has no other"
 _WITHOUT_TEXT_MODEL = (
     "lacks `text_model.`: only transformers 5.6 and later have such names; with older ones it is no module's, and an "
     "encoder without any raises"
@@ -228,6 +250,9 @@ def _take_kohya(tally: Tally, component: Component, modules: Mapping[str, tuple[
         else:
             alpha = most
         tally.take(entry, module, alpha / rank)
+    if tally.scale.state == "wrong":
+        tally.limit(_ALPHAS)
+        tally.scale = Verdict("limit", tally.scale.detail)
 
 
 def _pattern_fits(component: Component, path: str) -> bool:
@@ -237,6 +262,32 @@ def _pattern_fits(component: Component, path: str) -> bool:
     # Encoders: patterns end at the attention, not at its projections; since transformers 5.6 they keep `text_model.`,
     # which encoder 1 has no more.
     return component == "text_encoder_2" and path.endswith(("fc1", "fc2"))
+
+
+def _leave_without_out(tally: Tally, component: Component) -> None:
+    """Leave what diffusers leaves of an encoder under names of before peft, by which it tells the kind of names."""
+    own = [(entry, module) for entry, module in tally.taken if module[0] == component]
+    if any(module[1].endswith("out_proj") for _, module in own):
+        return
+    has_feed_forward = any(module[1].endswith(("fc1", "fc2")) for _, module in own)
+    tally.limit(_NO_OUT)
+    if not has_feed_forward:
+        tally.refuse(f"{own[0][0].stem}: {_NO_OUT.text}: an error ends the loading")
+    for taken in own:
+        if not (has_feed_forward and taken[1][1].endswith(("fc1", "fc2", "text_projection"))):
+            tally.taken.remove(taken)
+            tally.leave(taken[0].keys.values(), _NO_OUT.text, is_limit=True)
+
+
+def _refuse_lost_components(tally: Tally) -> None:
+    """Refuse a file of which a component has keys, but none that is a module's: peft raises there."""
+    taken = {module[0] for _, module in tally.taken}
+    lost = [left for left in tally.left if left.reason == _NO_MODULE]
+    for component in COMPONENTS:
+        stems = [entry.stem for entry in tally.contents.entries if entry.component == component]
+        keys = [left.key for left in lost if left.key.startswith(tuple(stems))] if stems else []
+        if keys and component not in taken:
+            tally.refuse(f"{keys[0]}: no key of {component} is a module's: an error ends the loading")
 
 
 def _is_original(stem: str) -> bool:
@@ -277,7 +328,10 @@ def _read_own(contents: Contents) -> Reading:
         tally.leave([key], "no part of a LoRA; a warning says so")
     if not found and contents.entries:
         tally.refuse("no key begins with unet., text_encoder. or text_encoder_2.: it loads nothing, with a warning")
-    _judge_text(tally)
+    for named in found:
+        if named != "unet":
+            _judge_text(tally, named)
+    _refuse_lost_components(tally)
     dora = [entry for entry in contents.entries if entry.is_dora]
     if any("dora_scale" in entry.keys for entry in dora):
         tally.limit(DORA)
@@ -322,7 +376,7 @@ def _take_own(tally: Tally, entry: Entry, component: Component, config: Mapping[
         if (component, f"text_model.{path}") in tally.contents.names.shapes:
             tally.leave(keys, _WITHOUT_TEXT_MODEL)
         else:
-            tally.leave(keys, "no module of that name; a warning says so")
+            tally.leave(keys, _NO_MODULE)
         return
     if entry.misfit:
         tally.leave(keys, entry.misfit)
@@ -350,14 +404,19 @@ def _old_path(path: str, component: Component) -> str:
     return f"{head}.{last.removeprefix('to_')}_proj" if last.startswith("to_") else path
 
 
-def _judge_text(tally: Tally) -> None:
-    """Refuse an encoder's file of which diffusers cannot tell the kind of names."""
-    for component in ("text_encoder", "text_encoder_2"):
-        keys = [key for entry, module in tally.taken if module[0] == component for key in entry.keys.values()]
-        if keys and not any("to_out_lora" in key or "lora_linear_layer" in key for key in keys):
-            attention = any("self_attn" in key and ".lora_A.weight" in key for key in keys)
-            if not attention:
-                tally.refuse(f"{keys[0]}: without any attention it cannot tell the kind of {component}'s names")
+def _judge_text(tally: Tally, component: Component) -> None:
+    """Judge whether diffusers can tell the kind of an encoder's names (`convert_state_dict_to_diffusers`)."""
+    own = [(entry, module) for entry, module in tally.taken if module[0] == component]
+    keys = [key for entry, _ in own for key in entry.keys.values()]
+    if not keys or any("to_out_lora" in key for key in keys):
+        return
+    if any(".lora_A.weight" in key for key in keys):
+        # They become names of between first, which only attentions have.
+        if not any("self_attn" in key for key in keys):
+            tally.limit(_NO_ATTENTION)
+            tally.refuse(f"{keys[0]}: {_NO_ATTENTION.text}")
+    elif any(".to_" in key for key in keys) or not any("lora_linear_layer" in key for key in keys):
+        _leave_without_out(tally, component)
 
 
 def _judge_magnitudes(tally: Tally) -> Verdict:

@@ -76,6 +76,7 @@ class Reading:
         version: whether it knows the file for one of SDXL.
         limits: what it cannot do with files of this kind.
         notes: what else is worth knowing.
+        scales: the modules it takes, and what it multiplies the product of each by.
     """
 
     reader: str
@@ -88,6 +89,7 @@ class Reading:
     version: Verdict = ABSENT
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
+    scales: Mapping[Module, float] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
@@ -154,6 +156,7 @@ class Tally:
         """Begin with nothing taken."""
         self.reader, self.title, self.contents = reader, title, contents
         self.taken: list[tuple[Entry, Module]] = []
+        self.scales: dict[Module, float] = {}
         self.left: list[Left] = []
         self.limits: dict[str, Limit] = {}
         self.notes: list[str] = []
@@ -165,6 +168,7 @@ class Tally:
     def take(self, entry: Entry, module: Module, scale: float) -> None:
         """Note that a module is taken, and what its product is multiplied by."""
         self.taken.append((entry, module))
+        self.scales[module] = scale
         if self.scale.state == "right" and not isclose(scale, entry.scale, rel_tol=1e-5, abs_tol=1e-9):
             text = f"{entry.stem}: takes {scale:g}, but the file means {entry.scale:g}"
             self.scale = Verdict("wrong", text)
@@ -206,6 +210,7 @@ class Tally:
             version=self.version,
             limits=tuple(self.limits.values()),
             notes=tuple(self.notes),
+            scales={} if self.refusal else {module: self.scales[module] for _, module in self.taken},
         )
 
 

@@ -11,9 +11,7 @@ import torch
 
 from finetune.adapters.weights import LoraModule
 from finetune.errors import AtelierError, RecipeError
-from finetune.export.diffusers_format import export_diffusers
-from finetune.export.kohya import export_kohya
-from finetune.export.peft_format import export_peft
+from finetune.export.registry import export_adapter
 from finetune.naming.keys import SDXL_BASE_LAYOUT
 from finetune.naming.structure import SDXL_BASE
 from finetune.readers.adapter_file import AdapterFile
@@ -44,11 +42,16 @@ def rank_one(targets: str, *, with_magnitude: bool = False) -> list[LoraModule]:
     return modules
 
 
+def export(modules: list[LoraModule], folder: Path, kind: str, metadata: dict[str, str] = METADATA) -> Path:
+    files = export_adapter(
+        modules, folder, "lora", formats=[kind], precision="fp16", layout=SDXL_BASE_LAYOUT, metadata=metadata
+    )
+    return files[kind][0]
+
+
 @pytest.mark.parametrize("targets", ["560", "722", "788"])
 def test_our_kohya_file_of_the_real_shape_is_whole_in_every_reader(targets: str, tmp_path: Path) -> None:
-    (path,) = export_kohya(
-        rank_one(targets), tmp_path, "whole", precision="fp16", layout=SDXL_BASE_LAYOUT, metadata=METADATA
-    )
+    path = export(rank_one(targets), tmp_path, "kohya")
     proof = prove(path)
     assert proof.dialect == "kohya"
     assert proof.meant_for == SIX
@@ -66,15 +69,14 @@ def test_our_kohya_file_of_the_real_shape_is_whole_in_every_reader(targets: str,
 
 def test_our_diffusers_and_peft_files_are_whole_where_they_are_meant_for(tmp_path: Path) -> None:
     modules = rank_one("722")
-    (path,) = export_diffusers(modules, tmp_path, "whole", precision="fp16", layout=SDXL_BASE_LAYOUT, metadata=METADATA)
+    path = export(modules, tmp_path, "diffusers")
     proof = prove(path)
     assert (proof.dialect, proof.meant_for) == ("diffusers", ("diffusers",))
     require_whole(proof, ["diffusers"])
     # ComfyUI takes what has no `to_` in its name: 22 projections and 140 layers of feed-forward parts.
     assert proof.readings["comfyui"].counts["unet"].taken == 162
     assert proof.readings["a1111"].counts["unet"].taken == 0
-    export_peft(modules, tmp_path, "whole", precision="fp16", layout=SDXL_BASE_LAYOUT, metadata={})
-    folder = tmp_path / "whole-peft"
+    folder = export(modules, tmp_path, "peft", {}).parents[1]
     proof = prove(folder)
     assert (proof.dialect, proof.meant_for) == ("peft", ("peft",))
     require_whole(proof, ["peft"])
@@ -86,7 +88,7 @@ def test_our_diffusers_and_peft_files_are_whole_where_they_are_meant_for(tmp_pat
 
 def test_dora_is_told_as_a_limit_and_is_an_error_only_where_a_reader_is_required(tmp_path: Path) -> None:
     modules = rank_one("560", with_magnitude=True)
-    (path,) = export_kohya(modules, tmp_path, "dora", precision="fp16", layout=SDXL_BASE_LAYOUT, metadata=METADATA)
+    path = export(modules, tmp_path, "kohya")
     proof = prove(path)
     require_whole(proof)
     for name in SIX:
@@ -96,7 +98,7 @@ def test_dora_is_told_as_a_limit_and_is_an_error_only_where_a_reader_is_required
         assert [limit.name for limit in reading.limits] == ["DoRA"]
         with pytest.raises(AtelierError, match="DoRA"):
             require_whole(proof, [name])
-    (path,) = export_diffusers(modules, tmp_path, "dora", precision="fp16", layout=SDXL_BASE_LAYOUT, metadata=METADATA)
+    path = export(modules, tmp_path, "diffusers")
     reading = prove(path).readings["diffusers"]
     assert reading.is_whole
     assert reading.dora.state == "right"
@@ -175,7 +177,7 @@ def test_mixed_alphas_are_read_wrong_by_diffusers_in_attentions_only(make_file: 
     attention = ("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
     projection = ("unet", "mid_block.attentions.0.proj_in")
     file = make_file()
-    for module, state in ((attention, "wrong"), (projection, "right")):
+    for module, state in ((attention, "limit"), (projection, "right")):
         key = stem(module) + ".alpha"
         changed = replace(file, numbers=dict(file.numbers) | {key: 0.25})
         proof = prove_file(changed)
