@@ -1,7 +1,7 @@
 """Take the names of a file's tensors apart: which module of the model, and which part of it. Without torch."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune.dialects.parts import EMBEDDINGS, EXTRAS, OTHER_KINDS, part_endings
@@ -12,7 +12,6 @@ from finetune.naming.structure import ModelStructure
 from finetune.tensors.header import shown
 
 _ENDINGS = part_endings()
-_LEAST_ENDINGS = sorted({end.rpartition(".")[2] for end, _, _ in _ENDINGS})
 _SHOWN = 3
 
 
@@ -124,21 +123,23 @@ def _explain(unknown: list[str], structure: ModelStructure) -> str:
             return f"is an adapter of the kind {kind} ({shown(first)}), which is not read here"
     if first.startswith("lora_te_"):
         return f"is a LoRA of SD 1 or 2, which have one text encoder ({shown(first)}); here those of SDXL are read"
-    stem, part = _without_part(first)
-    if stem in spellings(structure):
-        near = "is no part of a module"
-    elif part is None:
-        near = "ends in no part of a LoRA"
+    index = spellings(structure)
+    stem = next((stem for stem in _fronts(first) if stem in index), None)
+    if stem is not None:
+        near = f"is no part of a module: {first[len(stem) + 1 :]!r:.60}"
     else:
-        nearest = nearest_spelling(stem, structure)
+        nearest = nearest_spelling(_without_part(first), structure)
         near = "is no module of this model" + (f"; the nearest is {nearest!r}" if nearest else "")
     count = f"{len(unknown)} names are" if len(unknown) > 1 else "a name is"
     return f"{count} not known: {named}{more}. {shown(first)} {near}. Is it of another model? See --model"
 
 
-def _without_part(name: str) -> tuple[str, str | None]:
-    for end, _, part in _ENDINGS:
-        if name.endswith(f".{end}"):
-            return name[: -len(end) - 1], part
-    stem, _, last = name.rpartition(".")
-    return stem, last if last in _LEAST_ENDINGS else None
+def _fronts(name: str) -> Iterator[str]:
+    """Yield what stands before each dot of a name, the longest first."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _without_part(name: str) -> str:
+    return next((name[: -len(end) - 1] for end, _, _ in _ENDINGS if name.endswith(f".{end}")), name)

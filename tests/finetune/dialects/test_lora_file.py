@@ -91,7 +91,8 @@ def peft_folder(folder: Path, config: dict[str, object], tensors: dict[str, torc
     return folder
 
 
-def linear(name: str, rank: int = 2, rows: int = SIZE, columns: int = SIZE, fill: float = 1.0) -> dict[str, torch.Tensor]:
+def linear(name: str, rows: int = SIZE, columns: int = SIZE, fill: float = 1.0) -> dict[str, torch.Tensor]:
+    rank = 2
     return {
         f"base_model.model.{name}.lora_A.weight": torch.full((rank, columns), float(fill)),
         f"base_model.model.{name}.lora_B.weight": torch.full((rows, rank), float(fill)),
@@ -138,7 +139,7 @@ def test_an_adapter_that_began_as_a_part_of_the_base(word: str, tmp_path: Path) 
 
 def test_loftq_is_refused_whatever_is_given(tmp_path: Path) -> None:
     folder = peft_folder(tmp_path / "x", {"init_lora_weights": "loftq"}, linear("mid_block.attentions.0.proj_in"))
-    with pytest.raises(AtelierError, match="LoftQ.*quantised base"):
+    with pytest.raises(AtelierError, match=r"LoftQ.*quantised base"):
         read_lora(folder)
 
 
