@@ -10,6 +10,8 @@ arithmetic, `lora_te1_text_model` for the transformers encoder, `lora_te2_text_m
 OpenCLIP's. There the attention is one module with joint weights: it is changed only if all of q, k, v and out are in
 the file. The upsampler of diffusers' first up block is looked for at the place it has in SD 1, so it is not found.
 
+Keys that begin with `bundle_emb.` are loaded as embeddings.
+
 DoRA: magnitudes are divided by norms of columns, whichever axis they belong to. A file whose strings lack an
 `ss_base_model_version` beginning with `sdxl_` is taken for one of SD 1 and not shown for SDXL; one without any strings
 is shown.
@@ -72,6 +74,9 @@ def read_as_a1111(contents: Contents) -> Reading:
     for entry in contents.entries:
         if entry.stem in rules.names and entry.misfit.startswith("one half"):
             tally.refuse(f"{entry.stem}: {entry.misfit}: an error ends the loading")
+    if any(key.startswith("bundle_emb.") for key in contents.others):
+        tally.left = [left for left in tally.left if not left.key.startswith("bundle_emb.")]
+        tally.notes.append("the embeddings bundled with it are loaded, too")
     tally.dora = _dora(tally)
     tally.version = version_by_strings(contents)
     # What it takes is counted against the whole file.

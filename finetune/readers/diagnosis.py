@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune.readers.contents import Entry, adapter_settings
-from finetune.readers.invokeai import width_of_text
+from finetune.readers.invokeai import inputs_of
 from finetune.readers.proof import Proof
 
 Severity = Literal["broken", "awkward", "note"]
@@ -82,6 +82,9 @@ _OTHER_MODELS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 
+_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor[._])?to_[kv]$")
+_OLDER_MODELS = {768: "SD 1", 1024: "SD 2"}
+
 
 def _finding(name: str, severity: Severity, what: str, remedy: str, keys: Iterable[str] = ()) -> Finding:
     every = sorted(keys)
@@ -95,13 +98,14 @@ def _another_model(proof: Proof) -> Finding | None:
         if keys:
             what = f"its names are those of {model}. No program that runs SDXL can apply it"
             return _finding("another-model", "broken", what, "use it with the model it was trained on", keys)
-    width = width_of_text(proof.contents)
-    other = {768: "SD 1", 1024: "SD 2"}.get(width or 0)
-    encoder = proof.contents.names.structure.unet.text_width
-    if other and width != encoder:
-        keys = [key for entry in proof.contents.entries if entry.misfit.startswith("made for") for key in _keys(entry)]
-        what = f"its text is {width} wide, as that of {other}; SDXL's is {encoder}. Programs refuse it or fail at it"
-        return _finding("another-model", "broken", what, f"use it with {other}", keys)
+    wide = proof.contents.names.structure.unet.text_width
+    for entry in proof.contents.entries:
+        width = inputs_of(proof.contents, entry)
+        other = _OLDER_MODELS.get(width or 0)
+        if _CROSS_ATTENTION.search(entry.stem) and other is not None and width != wide:
+            keys = [key for each in proof.contents.entries if each.misfit.startswith("made for") for key in _keys(each)]
+            what = f"its text is {width} wide, as that of {other}; SDXL's is {wide}. Programs refuse it or fail at it"
+            return _finding("another-model", "broken", what, f"use it with {other}", keys)
     return None
 
 
@@ -183,7 +187,7 @@ def _embeddings(proof: Proof) -> Finding | None:
         "embeddings are bundled with it. A1111 loads them, InvokeAI takes them off, ComfyUI leaves them; diffusers "
         "raises, as every key must be one of a LoRA"
     )
-    return _finding("bundled-embedding", "awkward", what, f"{_TO_KOHYA} leaves them out", keys)
+    return _finding("bundled-embedding", "awkward", what, f"{_TO_KOHYA} --leave-out", keys)
 
 
 def _strangers(proof: Proof) -> Finding | None:
@@ -192,7 +196,7 @@ def _strangers(proof: Proof) -> Finding | None:
     if not keys or _another_model(proof) is not None:
         return None
     what = "keys that belong to no adapter known here. diffusers and InvokeAI refuse a file with such keys"
-    return _finding("unknown-keys", "broken", what, f"{_TO_KOHYA} keeps what is known", keys)
+    return _finding("unknown-keys", "broken", what, f"{_TO_KOHYA} --leave-out, if they are not needed", keys)
 
 
 def _no_alpha(proof: Proof) -> Finding | None:
@@ -208,7 +212,7 @@ def _no_alpha(proof: Proof) -> Finding | None:
     all_of_them = len(entries) == len(proof.contents.entries)
     who = "has no alpha" if all_of_them else f"has no alpha for {len(entries)} of {len(proof.contents.entries)} modules"
     what = f"{who}: every program takes alpha to be the rank. Trained with another one, it acts too strong or too weak"
-    remedy = "if the alpha it was trained with is known, atelier lora convert FILE --to kohya --alpha ALPHA"
+    remedy = "if another alpha is known, use it at a strength of alpha / rank; else nothing"
     return _finding("no-alpha", "note" if all_of_them else "awkward", what, remedy, _all_keys(entries))
 
 
@@ -223,14 +227,15 @@ def _rslora(proof: Proof) -> Finding | None:
             "format know no such word and would divide by the rank"
         )
         return _finding("rslora", "note", what, f"{_TO_KOHYA} writes an alpha that comes out right", ())
-    ratios = [entry for entry in proof.contents.entries if entry.rank and entry.rank > 1 and entry.scale <= 1.0]
+    ratios = [entry for entry in proof.contents.entries if (entry.rank or 1) > 1 and entry.scale <= 1.0]
     if not ratios:
         return None
+    rank = ratios[0].rank or 1
     what = (
         "it says it is rsLoRA (alpha over the root of the rank), but its alphas are not larger than its ranks. Every "
-        f"program divides by the rank, so it acts {ratios[0].rank}^0.5 times too weak if alpha was written as trained"
+        f"program divides by the rank, so it acts {rank**0.5:.3g} times too weak if alpha was written as trained"
     )
-    remedy = "atelier lora convert FILE --to kohya --rslora, if alpha was written as trained"
+    remedy = f"if alpha was written as trained, use it at a strength of {rank**0.5:.3g}"
     return _finding("rslora-alpha", "broken", what, remedy, _all_keys(ratios))
 
 
@@ -325,9 +330,7 @@ def _initialised(proof: Proof) -> Finding | None:
             f"{component}'s adapter began as {start}, which takes something out of the base's weights. Added to the "
             "base as it is, it counts that twice: every program but peft with the changed base gets it wrong"
         )
-        remedy = (
-            "atelier lora convert FILE --to kohya --base MODEL, which works out the difference to the unchanged base"
-        )
+        remedy = f"{_TO_KOHYA} --initial FOLDER, with peft's folder of the adapter before training"
         return _finding("changed-base", "broken", what, remedy)
     return None
 
@@ -350,7 +353,9 @@ def _empty(proof: Proof) -> Finding | None:
         return None
     first = entries[0]
     what = f"{len(entries)} modules have no factors: {first.stem}: {first.misfit}. diffusers and InvokeAI refuse it"
-    return _finding("empty-modules", "broken", what, f"{_TO_KOHYA} leaves them out", _all_keys(entries))
+    return _finding(
+        "empty-modules", "broken", what, "it is damaged, or was trained on nothing; get it again", _all_keys(entries)
+    )
 
 
 def _encoders_alone(proof: Proof) -> Finding | None:
@@ -415,7 +420,7 @@ def _lycoris(proof: Proof) -> Finding | None:
         return None
     told = ", ".join(sorted(_KINDS[kind] for kind in kinds))
     what = f"it holds {told}. ComfyUI, Forge, A1111 and InvokeAI apply what they know of it; diffusers refuses the file"
-    remedy = "atelier lora resize FILE makes plain LoRA of it, as near as its rank allows"
+    remedy = f"{_TO_KOHYA} --as-lora RANK makes plain LoRA of it, as near as the rank allows"
     return _finding("lycoris", "note", what, remedy)
 
 

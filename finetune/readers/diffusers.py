@@ -44,7 +44,7 @@ DORA = Limit(
 _KIND = Limit(
     "kind",
     "it reads only LoRA of two factors here, and refuses this file",
-    "another program, or atelier lora resize, which makes plain LoRA of it",
+    "atelier lora convert FILE --to diffusers --as-lora RANK",
 )
 _NO_OUT = Limit(
     "encoders without out_proj",

@@ -71,6 +71,9 @@ def read_as_invokeai(contents: Contents) -> Reading:
             tally.refuse(f"{entry.stem}: {entry.misfit}: an error ends the loading")
         if entry.kind in rules.limits and entry.stem.startswith(_PREFIXES):
             tally.refuse(_UNSUPPORTED.text)
+    for key in contents.others:
+        if not key.startswith("bundle_emb"):
+            tally.refuse(f"{key}: is no part of a LoRA: an error ends the loading")
     tally.dora = _dora(tally)
     tally.version = _version(tally, contents)
     return tally.finish()
@@ -102,7 +105,7 @@ def width_of_text(contents: Contents) -> int | None:
     """Return the width by which InvokeAI tells what a file is for; None where it finds none."""
     first = second = None
     for entry in contents.entries:
-        width = _inputs(contents, entry)
+        width = inputs_of(contents, entry)
         if width is None:
             continue
         if entry.stem.startswith("lora_unet_"):
@@ -118,7 +121,8 @@ def width_of_text(contents: Contents) -> int | None:
     return None if first is None or second is None else first + second
 
 
-def _inputs(contents: Contents, entry: Entry) -> int | None:
+def inputs_of(contents: Contents, entry: Entry) -> int | None:
+    """Return the inputs of the weight a module's tensors are for, as their shapes tell; None if they do not."""
     shapes = contents.file.shapes
     for part in ("down", "hada_w1_b", "diff"):
         shape = shapes.get(entry.keys.get(part, ""), ())

@@ -125,15 +125,35 @@ def require_whole(proof: Proof, readers: Sequence[str] | None = None) -> None:
         AtelierError: one would take it in part, or refuse it; the first keys are named.
         RecipeError: a name is that of no reader.
     """
-    check_readers(readers or ())
-    wrong = []
-    for name in readers if readers is not None else proof.meant_for:
-        reading = proof.readings[name]
-        accepted = ("whole",) if readers is not None else ("whole", "limited")
-        if reading.state not in accepted:
-            wrong.append(f"  {reading.title}: {describe_shortfall(reading)}")
+    wrong = shortfalls(proof, readers)
     if wrong:
-        raise AtelierError(f"{proof.file.path}: is not read whole.\n" + "\n".join(wrong))
+        told = "\n".join(f"  {title}: {sentence}" for title, sentence in wrong.items())
+        raise AtelierError(f"{proof.file.path}: is not read whole.\n{told}")
+
+
+def shortfalls(proof: Proof, readers: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the readers that do not take a file whole, by title, and what each leaves or reads wrong.
+
+    Arguments and errors are those of `require_whole`, which raises where there is any.
+    """
+    check_readers(readers or ())
+    accepted = ("whole", "limited") if readers is None else ("whole",)
+    asked = [proof.readings[name] for name in (proof.meant_for if readers is None else readers)]
+    return {reading.title: describe_shortfall(reading) for reading in asked if reading.state not in accepted}
+
+
+def require_readers(proofs: Sequence[Proof], readers: Sequence[str]) -> None:
+    """Make sure that each of these programs takes at least one of several files whole, and as it was trained.
+
+    Raises:
+        AtelierError: one does not, and why not with each file.
+        RecipeError: a name is that of no reader.
+    """
+    check_readers(readers)
+    for name in readers:
+        if proofs and not any(proof.readings[name].state == "whole" for proof in proofs):
+            why = [f"  {proof.file.path.name}: {describe_shortfall(proof.readings[name])}" for proof in proofs]
+            raise AtelierError(f"{proofs[0].readings[name].title} reads none of the files whole.\n" + "\n".join(why))
 
 
 def check_readers(readers: Sequence[str]) -> None:

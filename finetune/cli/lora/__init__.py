@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.cli.lora import convert, merge, resize
+from finetune.cli.lora import convert, extract, fuse, merge, resize, verify
 
-VERBS: Sequence[Any] = (convert, merge, resize)
+VERBS: Sequence[Any] = (verify, convert, merge, resize)
 """The modules that add a verb each, in the order of the help."""
 
 
