@@ -295,7 +295,7 @@ def product_of(a: Tensor, b: Tensor, core: Tensor | None) -> tuple[Tensor, Tenso
     """
     if core is None:
         return a.flatten(1), b.flatten(1)
-    return a.T, torch.einsum("ijkl,jr->irkl", core.to(b.dtype), b).flatten(1)
+    return a.T.contiguous(), torch.einsum("ijkl,jr->irkl", core.to(b.dtype), b).flatten(1)
 
 
 def _present(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
