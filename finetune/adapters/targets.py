@@ -46,19 +46,25 @@ def target_paths(model: nn.Module, component: Component, targets: str | Sequence
         RecipeError: a pattern matches nothing, with the nearest module's name.
     """
     paths = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    return choose_paths(paths, component, targets)
+
+
+def choose_paths(paths: Sequence[str], component: Component, targets: str | Sequence[str]) -> list[str]:
+    """Return those of a model's paths that `targets` means; arguments and errors as `target_paths`'."""
     if isinstance(targets, str):
         rules = _UNET_RULES if component == "unet" else _TEXT_RULES
         return [path for path in paths if rules[targets](path)]
     chosen: set[str] = set()
     for pattern in targets:
-        matched = [path for path in paths if _matches(path, pattern)]
+        matched = [path for path in paths if path_matches(path, pattern)]
         if not matched:
             raise RecipeError(_no_match(pattern, component, paths))
         chosen.update(matched)
     return [path for path in paths if path in chosen]
 
 
-def _matches(path: str, pattern: str) -> bool:
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a path equals the pattern, ends with it after a dot, or is matched by it as a glob."""
     return path == pattern or path.endswith("." + pattern) or fnmatchcase(path, pattern)
 
 

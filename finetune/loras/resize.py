@@ -5,7 +5,7 @@ change: its magnitudes are the learned norms of the rows of the weight after the
 change is factored, so they stay; what a smaller rank loses is direction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ class ResizeReport:
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
-            "components": {name: _summary(self.of(name)) for name in COMPONENTS if self.of(name)},
-            "total": _summary(self.modules),
+            "components": {name: summarise(self.of(name)) for name in COMPONENTS if self.of(name)},
+            "total": summarise(self.modules),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -151,7 +151,8 @@ def compare(before: AdaptedModule, after: LoraModule) -> ResizedModule:
     return ResizedModule(before.component, before.module, old_rank, after.rank, norm, error)
 
 
-def _summary(modules: tuple[ResizedModule, ...]) -> dict[str, Any]:
+def summarise(modules: Sequence[ResizedModule]) -> dict[str, Any]:
+    """Return the ranks and errors of some modules, one or more, as plain data."""
     old = [module.old_rank for module in modules if module.old_rank is not None]
     new = [module.new_rank for module in modules]
     worst = max(modules, key=lambda module: module.relative_error)

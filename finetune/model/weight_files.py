@@ -209,14 +209,15 @@ def part_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         there = sorted(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else []
         hint = f"There is {', '.join(there)}: see --variant" if there else "Only safetensors are read"
         raise RecipeError(f"{folder}: has no {single.name}. {hint}")
-    names = _shards(index)
+    names = shards_of(index)
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise AtelierError(f"{index}: names {shown(name)}, which is no safetensors file beside it")
     return [folder / name for name in names]
 
 
-def _shards(index: Path) -> list[str]:
+def shards_of(index: Path) -> list[str]:
+    """Return the names of the files that an index of shards names. Raises AtelierError where it is none."""
     weight_map: Any = read_json(index)
     weight_map = weight_map.get("weight_map") if isinstance(weight_map, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.cli.lora import convert, extract, fuse, merge, resize, verify
 
-VERBS: Sequence[Any] = (verify, convert, merge, resize)
+VERBS: Sequence[Any] = (verify, convert, merge, resize, extract, fuse)
 """The modules that add a verb each, in the order of the help."""
 
 

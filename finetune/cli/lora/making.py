@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +12,22 @@ from finetune.cli.arguments import add_json_argument
 
 if TYPE_CHECKING:
     from finetune.loras.svd import RankRule
+    from finetune.model.weight_files import ModelWeights
 
 _PRECISIONS = ("keep", "fp16", "bf16", "fp32")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where the file goes and how it is written."""
+def add_output_arguments(parser: argparse.ArgumentParser, *, precisions: Sequence[str] = _PRECISIONS) -> None:
+    """Add where the file goes and how it is written; the first of the precisions is taken without a word."""
     parser.add_argument(
         "--output", "-o", type=Path, required=True, metavar="PATH", help="the new .safetensors file, in kohya's format"
     )
     parser.add_argument(
         "--precision",
-        choices=_PRECISIONS,
-        default="keep",
-        help="of the factors; keep: as in the files that are read (default: %(default)s)",
+        choices=precisions,
+        default=precisions[0],
+        help=("of the factors; keep: as in the files that are read" if "keep" in precisions else "of the factors")
+        + " (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output where it is there; never an input")
     add_json_argument(parser)
@@ -39,6 +41,26 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="what the files are for: base, refiner, miniature, miniature-refiner, or a model's folder as diffusers "
         "saves it (default: %(default)s)",
+    )
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how a model's own files are found."""
+    parser.add_argument("--variant", metavar="WORD", help="of folders and hub models: which files to take, as fp16")
+    parser.add_argument(
+        "--config", type=Path, metavar="FOLDER", help="configurations of a checkpoint of another shape than SDXL's"
+    )
+
+
+def open_model_weights(model: str, arguments: argparse.Namespace) -> "ModelWeights":
+    """Open a model's weights as the options say; a variant is meant of folders alone."""
+    from finetune.model.weight_files import open_weights
+
+    is_file = model.endswith(".safetensors")
+    return open_weights(
+        model,
+        variant=None if is_file else arguments.variant,
+        config=arguments.config if is_file else None,
     )
 
 

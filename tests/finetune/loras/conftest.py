@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from finetune.adapters.weights import LoraModule
 from finetune.loras.writing import write_made
 from finetune.model.structure import named_structure
+from finetune.model.weight_files import _original_places, open_weights
 from finetune.naming.components import Component
 from finetune.naming.structure import ModelStructure
 
@@ -49,3 +51,26 @@ def write_lora(tmp_path: Path, structure: ModelStructure) -> WriteLora:
         return path
 
     return write
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, structure: ModelStructure) -> Path:
+    """The miniature as one file in the original layout, with tensors of its VAE and of nobody's beside it."""
+    tensors: dict[str, torch.Tensor] = {
+        "first_stage_model.decoder.conv_in.weight": torch.randn(3, 4),
+        "v_pred": torch.ones(1),
+    }
+    path = tmp_path / "miniature.safetensors"
+    with open_weights("miniature") as weights:
+        for name, place in _original_places(path, structure, "1"):
+            if name not in weights.places:
+                continue
+            value = weights.parameter(*name).half()
+            value = value.T.contiguous() if place.transposed else value
+            if place.rows is None:
+                tensors[place.tensor] = value
+            else:  # q, k and v, as OpenCLIP joins them
+                joined = tensors.setdefault(place.tensor, torch.zeros(3 * len(value), *value.shape[1:]).half())
+                joined[slice(*place.rows)] = value
+    safetensors.torch.save_file(tensors, path, metadata={"modelspec.title": "mini", "modelspec.hash_sha256": "0x0"})
+    return path
