@@ -1,4 +1,4 @@
-"""From the trainable parameters, as a checkpoint holds them, to the neutral form that is exported."""
+"""From a recipe's adapter to what is put into a model, and from what a checkpoint holds to the neutral forms."""
 
 import math
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from finetune.adapters.initial import without_initialisation
-from finetune.adapters.lora import ADAPTER_NAME
+from finetune.adapters.lora import ADAPTER_NAME, LoraSettings
 from finetune.adapters.weights import AdaptedModule, LohaModule, LokrModule, LoraModule
 from finetune.naming.components import COMPONENTS, Component
-from finetune.recipe.schema import LoraAdapter, SmallAdapter, TextLora, UNetLora
+from finetune.recipe.schema import LokrAdapter, LoraAdapter, SmallAdapter, TextLora, UNetLora
 
 
 def section_of(adapter: SmallAdapter, component: Component) -> UNetLora | TextLora | None:
@@ -24,6 +24,24 @@ def lora_scale(adapter: SmallAdapter, section: UNetLora | TextLora) -> float:
     alpha = float(section.rank) if section.alpha is None else section.alpha
     is_rslora = isinstance(adapter, LoraAdapter) and adapter.use_rslora
     return alpha / (math.sqrt(section.rank) if is_rslora else section.rank)
+
+
+def lora_settings(adapter: SmallAdapter, section: UNetLora | TextLora) -> LoraSettings:
+    """Return how an adapter is put into one model."""
+    settings = LoraSettings(
+        rank=section.rank,
+        alpha=float(section.rank) if section.alpha is None else section.alpha,
+        targets=section.targets,
+        dropout=section.dropout,
+        kind=adapter.kind,
+    )
+    match adapter:
+        case LoraAdapter():
+            return replace(settings, use_dora=adapter.use_dora, use_rslora=adapter.use_rslora, init=adapter.init)
+        case LokrAdapter():
+            return replace(settings, factor=adapter.factor)
+        case _:
+            return settings
 
 
 def trained_modules(parameters: Mapping[str, Tensor], adapter: SmallAdapter) -> list[AdaptedModule]:

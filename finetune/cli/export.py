@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
-from finetune.cli.output import print_json
+from finetune.cli.output import format_bytes, print_json
 from finetune.errors import RecipeError
 from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from finetune.readers.proof import Proof
+    from finetune.recipe import Recipe
     from finetune.run.folder import RunFolder
     from finetune.run.losses import StepLoss
     from finetune.training.checkpoint import Checkpoint
@@ -23,7 +27,8 @@ def add_parser(subparsers: Any) -> None:
         help="export what a run has trained",
         description="Write a run's LoRA as files for other programs: kohya (ComfyUI, A1111, Forge, InvokeAI, kohya and "
         "diffusers read it), diffusers or peft; or the model it trained, as a folder that diffusers loads. They go "
-        "into the run's `exports` folder.",
+        "into the run's `exports` folder. Each file of a LoRA is then held against the rules by which ComfyUI, A1111, "
+        "Forge, InvokeAI, kohya's scripts and diffusers read such files.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run's folder")
     which = parser.add_mutually_exclusive_group()
@@ -52,12 +57,25 @@ def add_parser(subparsers: Any) -> None:
         help="write the LoRA's model card too, as the Hugging Face hub shows it: exports/NAME-card/README.md with the "
         "newest previews beside it. To publish, put the exported file there",
     )
+    parser.add_argument(
+        "--for",
+        dest="readers",
+        action="append",
+        metavar="PROGRAM",
+        help="a program that must read a file whole and as it was trained, or it is an error: comfyui, a1111, forge, "
+        "invokeai, kohya, diffusers or peft; may be given several times",
+    )
+    parser.add_argument(
+        "--no-denoising-step",
+        action="store_true",
+        help="do not load the model to compare one step of denoising through each file with the adapter itself",
+    )
     add_json_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export a checkpoint of a run, without loading the model."""
+    """Export a checkpoint of a run, and prove what was written."""
     from finetune.recipe import load_recipe
     from finetune.recipe.schema import SmallAdapter
     from finetune.run.folder import RunFolder
@@ -75,28 +93,64 @@ def run(arguments: argparse.Namespace) -> int:
     best = find_best(run_folder) if arguments.best else None
     quiet_libraries()
     from finetune.export.run_export import export_card, export_run
+    from finetune.readers.proof import require_readers
 
     checkpoint = find_checkpoint(run_folder, arguments.step if best is None else best.step)
-    paths = export_run(
+    extra = checkpoint.extra
+    exported = export_run(
         run_folder,
         recipe,
         checkpoint.exported,
         checkpoint.step,
-        facts=checkpoint.extra,
-        optimizer=checkpoint.extra["optimizer"],
-        expected=checkpoint.extra["num_modules"],
+        facts=extra,
+        optimizer=extra["optimizer"],
+        expected=extra["num_modules"],
     )
+    require_readers(exported.proofs, arguments.readers or ())
+    paths = exported.files
     if arguments.card:
-        extra = checkpoint.extra
         paths += export_card(run_folder, recipe, checkpoint.step, paths, facts=extra, optimizer=extra["optimizer"])
+    why = "" if best is None else f", where the smoothed training loss was lowest ({best.loss:.4g})"
+    _say(arguments, f"Exported step {checkpoint.step}{why}:\n" + "\n".join(f"  {path}" for path in paths))
+    for proof in exported.proofs:
+        _say(arguments, "\n".join(["", f"What programs make of {proof.file.path.name}:", *proof.as_lines()]))
+    steps = [] if arguments.no_denoising_step else list(_denoised(arguments, recipe, checkpoint, exported.proofs))
     if arguments.json:
         chosen = {} if best is None else {"smoothed_loss": best.loss}
-        print_json({"step": checkpoint.step, **chosen, "files": [str(path) for path in paths]})
-    else:
-        why = "" if best is None else f", where the smoothed training loss was lowest ({best.loss:.4g})"
-        print(f"Exported step {checkpoint.step}{why}:")
-        print("\n".join(f"  {path}" for path in paths))
+        proofs = [proof.as_data() for proof in exported.proofs]
+        files = [str(path) for path in paths]
+        print_json({"step": checkpoint.step, **chosen, "files": files, "proofs": proofs, "denoising": steps})
     return 0
+
+
+def _say(arguments: argparse.Namespace, words: str) -> None:
+    """Print words for a person; a program gets one object at the end."""
+    if not arguments.json:
+        print(words, flush=True)
+
+
+def _denoised(
+    arguments: argparse.Namespace, recipe: "Recipe", checkpoint: "Checkpoint", proofs: "Sequence[Proof]"
+) -> "Iterator[dict[str, Any]]":
+    """Compare one denoising step through each file with the adapter itself, where there is the memory for it."""
+    from finetune.export.denoising import StepProof, has_room, memory_needed
+    from finetune.model.open import open_model
+    from finetune.recipe.schema import SmallAdapter
+
+    if not proofs or not isinstance(recipe.adapter, SmallAdapter):
+        return
+    files = open_model(recipe.model, refiner=None)
+    if not has_room(files.structure()):
+        needed = format_bytes(memory_needed(files.structure()))
+        _say(arguments, f"\nNo denoising step was compared: that takes {needed} of memory, more than is free now.")
+        return
+    prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
+    step = StepProof(files, recipe.adapter, checkpoint.exported, prompt)
+    _say(arguments, "")
+    for proof in proofs:
+        compared = step.compare(proof.file.path, recipe.export.precision)
+        _say(arguments, compared.describe())
+        yield compared.as_data()
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:

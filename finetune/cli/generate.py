@@ -151,10 +151,11 @@ def trained_folder(arguments: argparse.Namespace, recipe: "Recipe") -> Path | No
         RecipeError: it is not exported yet.
     """
     from finetune.drawing.places import trained_model
+    from finetune.recipe.schema import SmallAdapter
     from finetune.run.folder import RunFolder
 
     folder = Path(arguments.source)
-    if recipe.adapter.kind == "lora" or arguments.lora or not folder.is_dir():
+    if isinstance(recipe.adapter, SmallAdapter) or arguments.lora or not folder.is_dir():
         return None
     return trained_model(RunFolder.open(folder), recipe)
 

@@ -92,26 +92,34 @@ def summary(result: "TrainResult") -> dict[str, Any]:
         "run": str(result.run.path),
         "finished": result.finished,
         "exports": [str(path) for path in result.exports],
+        "proofs": [proof.as_data() for proof in result.exported.proofs],
         "previews": str(result.run.previews),
     }
 
 
 def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
     """Say where the files lie and what to type next."""
+    from finetune.recipe.schema import SmallAdapter
+
     if not result.finished:
         return f"\nStopped and saved. Go on with:\n  {command_name()} train {result.run.recipe} --resume"
     walls = sorted(result.run.previews.glob("step-*/wall.png"))
     lines = ["", "Done.", "  file      " + "\n            ".join(str(path) for path in result.exports)]
+    for proof in result.exported.proofs:
+        whole = [reading.title for reading in proof.readings.values() if reading.state == "whole"]
+        lines.append(f"  proved    {proof.file.path.name} is read whole by {', '.join(whole)}")
     if walls:
         lines.append(f"  previews  {walls[-1]}")
     lines.append(f"  run       {result.run.path}")
     prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
     command = command_name()
     lines += ["", "Next:"]
-    if recipe.preview.prompts or recipe.adapter.kind == "lora":
+    is_adapter = isinstance(recipe.adapter, SmallAdapter)
+    if recipe.preview.prompts or is_adapter:
         lines.append(f'  {command} generate {result.run.path} --prompt "{prompt}"')
-    if recipe.adapter.kind == "lora":
-        lines.append(f"  {command} export {result.run.path} --format diffusers")
+    if is_adapter:
+        other = "diffusers" if recipe.adapter.kind == "lora" else "peft"
+        lines.append(f"  {command} export {result.run.path} --format {other}")
     else:
         folder = result.exports[0]
         lines.append(f"  {command} train RECIPE 'model={{kind: folder, path: {folder}}}'")

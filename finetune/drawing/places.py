@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from finetune.drawing.messages import LoraFile, LoraOfRun, words_of
 from finetune.errors import RecipeError
 from finetune.recipe import Recipe, load_recipe
+from finetune.recipe.schema import SmallAdapter
 from finetune.run.folder import RunFolder
 
 _STEP = re.compile(r"step-(?P<step>[0-9]{6,9})", re.ASCII)
@@ -16,7 +17,7 @@ _STEP = re.compile(r"step-(?P<step>[0-9]{6,9})", re.ASCII)
 def lora_places(run: RunFolder, recipe: Recipe) -> dict[int, Path]:
     """Return, by step and oldest first, the checkpoint or, where there is none, the exported file of a run's LoRA."""
     found: dict[int, Path] = {}
-    if recipe.adapter.kind != "lora":
+    if not isinstance(recipe.adapter, SmallAdapter):
         return found
     final = run.exports / f"{recipe.name}.safetensors"
     if final.is_file():
@@ -47,7 +48,8 @@ def find_lora(lora: LoraFile | LoraOfRun) -> tuple[Path, int | None]:
     recipe = load_recipe(str(run.recipe))
     places = lora_places(run, recipe)
     if not places:
-        what = "has trained a whole model, not a LoRA" if recipe.adapter.kind != "lora" else "has saved no step yet"
+        is_adapter = isinstance(recipe.adapter, SmallAdapter)
+        what = "has saved no step yet" if is_adapter else "has trained a whole model, not a LoRA"
         raise RecipeError(f"{run.path} {what}. Choose another run")
     step = max(places) if lora.step is None else lora.step
     if step not in places:
@@ -68,7 +70,7 @@ def trained_model(run_folder: RunFolder, recipe: Recipe) -> Path | None:
     Raises:
         RecipeError: it is not exported yet.
     """
-    if recipe.adapter.kind == "lora":
+    if isinstance(recipe.adapter, SmallAdapter):
         return None
     final = run_folder.exports / recipe.name
     folders = [path.parent for path in run_folder.exports.glob("*/model_index.json") if path.parent.name[0] != "."]

@@ -1,10 +1,11 @@
 """Export a run: what was trained, from its parameters, and what is known about it, from its folder."""
 
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from torch import Tensor
 
 import finetune
 from finetune.adapters.trained import trained_modules
+from finetune.errors import AtelierError
 from finetune.export.card import write_card
 from finetune.export.folder import export_folder
 from finetune.export.metadata import ExportFacts, build_metadata
-from finetune.export.registry import export_adapter
+from finetune.export.registry import export_adapter, get_exporter
 from finetune.model.open import open_model
 from finetune.naming.components import COMPONENTS
-from finetune.naming.keys import UNetLayout
+from finetune.naming.structure import ModelStructure
+from finetune.readers.proof import Proof, prove, require_whole
 from finetune.recipe import Recipe, dump_recipe
 from finetune.recipe.schema import (
     FolderModel,
@@ -36,6 +39,19 @@ from imagesets.emphasis import plain_text
 from imagesets.manifest import read_manifest
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written.
+
+    Attributes:
+        files: every file, or the folder of a whole model.
+        proofs: what other programs make of a LoRA's files, one proof a format; none of a whole model.
+    """
+
+    files: tuple[Path, ...]
+    proofs: tuple[Proof, ...] = ()
+
+
 def export_run(
     run: RunFolder,
     recipe: Recipe,
@@ -45,8 +61,10 @@ def export_run(
     facts: Mapping[str, Any],
     optimizer: str,
     expected: Mapping[str, int],
-) -> tuple[Path, ...]:
+) -> Exported:
     """Write what was trained after `step` optimizer steps under the run's `exports`, as `adapter.kind` has it.
+
+    The files of a LoRA are then held against the rules of every program that reads them.
 
     Args:
         run: the run's folder, with its manifest and events.
@@ -58,7 +76,8 @@ def export_run(
         expected: how many modules of each model were trained; fewer or more in a file is a slip of ours.
 
     Raises:
-        AtelierError: it cannot be written so.
+        AtelierError: it cannot be written so, or a program that a file is meant for would take it in part: that file is
+            removed again.
         DiskError: the disk refuses.
     """
     name = export_name(recipe, step)
@@ -67,7 +86,7 @@ def export_run(
             known = run_facts(run, recipe, step, facts["prediction_type"], optimizer)
             return export_lora(run, recipe, parameters, name, known, expected)
         case FullTraining() | VaeTraining():
-            return export_folder(
+            written = export_folder(
                 open_model(recipe.model, refiner=None),
                 parameters,
                 run.exports / name,
@@ -75,6 +94,7 @@ def export_run(
                 prediction_type=facts.get("prediction_type"),
                 zero_terminal_snr=recipe.training.objective.zero_terminal_snr,
             )
+            return Exported(written)
 
 
 def export_card(
@@ -110,21 +130,39 @@ def export_lora(
     name: str,
     facts: ExportFacts,
     expected: Mapping[str, int],
-) -> tuple[Path, ...]:
-    """Write a trained adapter in the recipe's formats."""
+) -> Exported:
+    """Write a trained adapter in the recipe's formats, and prove each; the errors are `export_run`'s."""
     assert isinstance(recipe.adapter, SmallAdapter), "only adapters have these formats"
     modules = trained_modules(parameters, recipe.adapter)
+    structure = open_model(recipe.model, refiner=None).structure()
+    facts = replace(facts, is_refiner=structure.text_encoder is None)
     written = export_adapter(
         modules,
         run.exports,
         name,
         formats=recipe.export.formats,
         precision=recipe.export.precision,
-        layout=UNetLayout.from_config(open_model(recipe.model, refiner=None).geometry().unet_config),
+        layout=structure.unet.layout,
         metadata=build_metadata(facts, modules, recipe.export.metadata),
         expected={component: expected.get(component, 0) for component in COMPONENTS},
     )
-    return tuple(path for paths in written.values() for path in paths)
+    places = {name_of: get_exporter(name_of).place(run.exports, name) for name_of in written}
+    proofs = tuple(_proved(place, structure) for place in places.values())
+    return Exported(tuple(path for paths in written.values() for path in paths), proofs)
+
+
+def _proved(place: Path, structure: ModelStructure) -> Proof:
+    """Return the proof of a file or of peft's folder; what is not read whole does not stay."""
+    proof = prove(place, structure)
+    try:
+        require_whole(proof)
+    except AtelierError:
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
+        raise
+    return proof
 
 
 def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, optimizer: str) -> ExportFacts:

@@ -20,6 +20,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from finetune.errors import RecipeError
 from finetune.model.fingerprint import fingerprint_files
 from finetune.model.geometry import Geometry, read_geometry, read_json, require_unet
+from finetune.model.structure import read_structure
+from finetune.naming.structure import ModelStructure
 
 SDXL_VAE_SCALING = 0.13025
 
@@ -95,6 +97,10 @@ class ModelFiles(Protocol):
         """Return the sizes the model works in, without loading weights."""
         ...
 
+    def structure(self) -> ModelStructure:
+        """Return every Linear and convolution with its shape, without loading weights."""
+        ...
+
     def pipeline_config(self) -> dict[str, Any]:
         """Return the pipeline's own settings (`force_zeros_for_empty_prompt`, `requires_aesthetics_score`)."""
         ...
@@ -164,6 +170,10 @@ class DiffusersFolder:
     def geometry(self) -> Geometry:
         """Read the sizes from the configurations of the U-Net and the VAE."""
         return read_geometry(self.root)
+
+    def structure(self) -> ModelStructure:
+        """Read the structure from the configurations."""
+        return read_structure(self.root)
 
     def pipeline_config(self) -> dict[str, Any]:
         """Read model_index.json."""

@@ -29,6 +29,8 @@ from finetune.model.files import (
 from finetune.model.fingerprint import fingerprint_files
 from finetune.model.geometry import SHIPPED_SETTINGS, Geometry, read_geometry, read_json
 from finetune.model.single_file_header import kind_of, tensor_names
+from finetune.model.structure import read_structure
+from finetune.naming.structure import ModelStructure
 
 _MERGES = SHIPPED_SETTINGS / "clip_merges.txt.gz"
 _PREFIXES: dict[ModelPart, str] = {"vae": "first_stage_model.", "text": "conditioner."}
@@ -99,6 +101,10 @@ class SingleFile:
     def geometry(self) -> Geometry:
         """Read the sizes from the configurations."""
         return read_geometry(self.config)
+
+    def structure(self) -> ModelStructure:
+        """Read the structure from the configurations."""
+        return read_structure(self.config)
 
     def pipeline_config(self) -> dict[str, Any]:
         """Return what the base or refiner pipeline of the original release is set to."""

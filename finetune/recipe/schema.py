@@ -106,6 +106,10 @@ class Recipe(Settings):
                 f"training.prior_preservation: needs adapter.kind: lora, loha or lokr; with adapter.kind: {kind} the "
                 "base's own weights change, and nothing is left to ask",
             )
+        if kind in ("loha", "lokr") and "diffusers" in self.export.formats:
+            raise PydanticCustomError(
+                "plain", f"export.formats: needs kohya or peft with adapter.kind: {kind}; diffusers' format holds LoRA only"
+            )
         masked = [index for index, source in enumerate(self.data.sources) if source.mask is not None]
         if masked and isinstance(self.adapter, VaeTraining):
             raise PydanticCustomError(

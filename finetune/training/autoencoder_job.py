@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
 from finetune.adapters.dropout import DropoutKey
-from finetune.export.run_export import export_run
+from finetune.export.run_export import Exported, export_run
 from finetune.model.open import open_model
 from finetune.model.precision import autocast_for, choose_dtype
 from finetune.preview.reconstructions import draw_reconstructions
@@ -76,7 +76,7 @@ def assemble_autoencoding(
         ema=average_of(recipe, groups),
     )
 
-    def export(run: RunFolder, step: int) -> tuple[Path, ...]:
+    def export(run: RunFolder, step: int) -> Exported:
         return export_run(
             run,
             recipe,

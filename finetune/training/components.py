@@ -1,19 +1,18 @@
 """The models a run trains: found, given adapters or set free. Encoding with frozen ones is the work of `encode`."""
 
-from dataclasses import replace
-
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from finetune.adapters.dropout import DropoutKey
-from finetune.adapters.lora import LoraSettings, inject_lora
+from finetune.adapters.lora import inject_lora
+from finetune.adapters.trained import lora_settings
 from finetune.errors import RecipeError
 from finetune.model.files import ModelFiles
 from finetune.model.open import open_model
 from finetune.model.text import TextStack
 from finetune.naming.components import Component
-from finetune.recipe.schema import LokrAdapter, LoraAdapter, Recipe, SmallAdapter, TextLora, UNetLora
+from finetune.recipe.schema import Recipe, SmallAdapter
 from finetune.training.groups import TrainedGroup
 from finetune.training.stops import require_drawable_previews
 
@@ -52,24 +51,6 @@ def trained_groups(
             free_weights(model)
         groups[component] = TrainedGroup(component, model, section.learning_rate, section.stop_after_steps)
     return groups
-
-
-def lora_settings(adapter: SmallAdapter, section: UNetLora | TextLora) -> LoraSettings:
-    """Return how an adapter is put into one model."""
-    settings = LoraSettings(
-        rank=section.rank,
-        alpha=float(section.rank) if section.alpha is None else section.alpha,
-        targets=section.targets,
-        dropout=section.dropout,
-        kind=adapter.kind,
-    )
-    match adapter:
-        case LoraAdapter():
-            return replace(settings, use_dora=adapter.use_dora, use_rslora=adapter.use_rslora, init=adapter.init)
-        case LokrAdapter():
-            return replace(settings, factor=adapter.factor)
-        case _:
-            return settings
 
 
 def free_weights(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
 from finetune.adapters.dropout import DropoutKey
-from finetune.export.run_export import export_run
+from finetune.export.run_export import Exported, export_run
 from finetune.model.files import noise_scheduler
 from finetune.model.precision import autocast_for
 from finetune.model.text_reader import TextReader
@@ -100,7 +100,7 @@ def assemble_denoising(
         ema=average_of(recipe, groups),
     )
 
-    def export(run: RunFolder, step: int) -> tuple[Path, ...]:
+    def export(run: RunFolder, step: int) -> Exported:
         return export_run(
             run,
             recipe,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from finetune.export.run_export import Exported
 from finetune.run.folder import RunFolder
 from finetune.training.loop import Task, TrainingState
 from finetune.training.recorder import Recorder
@@ -15,7 +16,7 @@ from finetune.training.signals import StoppedEarlyError, StopRequest
 class ExportFunction(Protocol):
     """Writes what was trained into a run's `exports`."""
 
-    def __call__(self, run: RunFolder, step: int) -> tuple[Path, ...]:
+    def __call__(self, run: RunFolder, step: int) -> Exported:
         """Export what `step` optimizer steps have given and return what was written.
 
         Raises:

@@ -14,9 +14,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from finetune.adapters.lora import lora_disabled
+from finetune.model.prediction import predict
 from finetune.model.text import TextEmbeddings
 from finetune.training.pictures import PlannedSample
-from finetune.training.prediction import predict
 from imagesets.class_captions import class_caption
 
 

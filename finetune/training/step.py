@@ -6,9 +6,9 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from finetune.model.prediction import predict
 from finetune.training.batch import TrainBatch
 from finetune.training.objective import Objective
-from finetune.training.prediction import predict
 from finetune.training.prior import prior_error
 from finetune.training.randomness import BatchGenerator
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from finetune.errors import AtelierError, DiskError, OutOfMemoryError, RecipeError
+from finetune.export.run_export import Exported
 from finetune.model.open import open_model
 from finetune.model.precision import choose_device
 from finetune.recipe import Recipe, dump_recipe
@@ -32,6 +33,8 @@ from finetune.training.resume import require_same_training
 from finetune.training.signals import StoppedEarlyError, StopRequest, stop_on_signals
 from finetune.training.tracking import tracker_listener
 
+_NOTHING = Exported(())
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -41,15 +44,20 @@ class TrainResult:
         run: its folder.
         finished: whether the last step was taken.
         exit_code: 0, or 130 or 143 where a signal stopped it.
-        exports: the files it wrote, where it finished.
+        exported: the files it wrote, where it finished, and what other programs make of them.
         is_main_process: whether this process is the one that wrote the run.
     """
 
     run: RunFolder
     finished: bool
     exit_code: int
-    exports: tuple[Path, ...] = ()
+    exported: Exported = _NOTHING
     is_main_process: bool = True
+
+    @property
+    def exports(self) -> tuple[Path, ...]:
+        """The files it wrote, where it finished."""
+        return self.exported.files
 
 
 def train(
@@ -249,21 +257,21 @@ def _run(recipe: Recipe, pictures: Pictures, job: Job, recorder: Recorder, stop:
         recorder.draw_previews(state)
     recorder.emit("stage", step=state.global_step, name="train", done=state.global_step, total=state.total_steps)
     finished = training_loop(state, recorder)
-    exports: tuple[Path, ...] = ()
+    exported = _NOTHING
     if finished:
         recorder.emit("stage", step=state.global_step, name="export", done=0, total=1)
-        exports = _export(recorder, job)
+        exported = _export(recorder, job)
     recorder.emit(
         "run_finished",
         step=state.global_step,
         status="finished" if finished else "stopped",
         message="" if finished else f"stopped at step {state.global_step} of {state.total_steps}; --resume goes on",
-        exports=[path.relative_to(recorder.run.path).as_posix() for path in exports],
+        exports=[path.relative_to(recorder.run.path).as_posix() for path in exported.files],
     )
-    return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exports)
+    return TrainResult(recorder.run, finished, 0 if finished else stop.exit_code, exported)
 
 
-def _export(recorder: Recorder, job: Job) -> tuple[Path, ...]:
+def _export(recorder: Recorder, job: Job) -> Exported:
     """Export what was trained.
 
     Raises:
