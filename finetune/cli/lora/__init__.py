@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.cli.lora import convert, extract, fuse, merge, resize, verify
+from finetune.cli.lora import convert, extract, fuse, inspect, merge, resize, verify
 
-VERBS: Sequence[Any] = (verify, convert, merge, resize, extract, fuse)
+VERBS: Sequence[Any] = (inspect, verify, convert, merge, resize, extract, fuse)
 """The modules that add a verb each, in the order of the help."""
 
 
