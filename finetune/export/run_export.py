@@ -14,10 +14,10 @@ from torch import Tensor
 import finetune
 from finetune.adapters.trained import trained_modules
 from finetune.errors import AtelierError
-from finetune.export.card import write_card
 from finetune.export.folder import export_folder
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter, get_exporter
+from finetune.export.run_card import write_card
 from finetune.model.open import open_model
 from finetune.naming.components import COMPONENTS
 from finetune.naming.structure import ModelStructure

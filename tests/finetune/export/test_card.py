@@ -14,8 +14,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from finetune.errors import AtelierError
-from finetune.export.card import as_markdown, card_text, one_line, write_card
+from finetune.export.card import as_markdown, one_line
 from finetune.export.metadata import ExportFacts
+from finetune.export.run_card import card_text, write_card
 from finetune.recipe import Recipe, parse_recipe
 from finetune.run.folder import RunFolder
 
@@ -217,7 +218,7 @@ def test_a_link_among_the_previews_is_not_followed_and_a_damaged_one_is_told(
     assert len(write_card(run, recipe, facts(), [])) == 1
     (run.preview(500) / "01-lora.png").unlink()
     (run.preview(500) / "01-lora.png").write_bytes(b"no picture")
-    with pytest.raises(AtelierError, match=r"01-lora\.png: this preview cannot be read"):
+    with pytest.raises(AtelierError, match=r"01-lora\.png: this picture cannot be read"):
         write_card(run, recipe, facts(), [])
     assert (run.exports / "cat-card" / "README.md").is_file(), "the card that was there still is"
 
