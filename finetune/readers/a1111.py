@@ -18,11 +18,22 @@ is shown.
 """
 
 import re
+from collections.abc import Mapping
 
 from finetune.naming.components import Component
 from finetune.readers.contents import Contents, Entry
 from finetune.readers.names import ModelNames, Module, underscored
-from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Tally, Verdict, scale_by_alpha, tally_by_name
+from finetune.readers.reading import (
+    RIGHT,
+    Limit,
+    Reading,
+    Rules,
+    Tally,
+    Verdict,
+    gap_of_refiner,
+    scale_by_alpha,
+    tally_by_name,
+)
 
 _SUFFIXES = frozenset(
     [".lora_up.weight", ".lora_down.weight", ".lora_mid.weight", ".lora_A.weight", ".lora_B.weight", ".alpha"]
@@ -58,18 +69,17 @@ _ATTENTION = re.compile(r"(.*\.self_attn)\.(?:q|k|v|out)_proj")
 
 def read_as_a1111(contents: Contents) -> Reading:
     """Read a file as AUTOMATIC1111's web UI does."""
-    names = contents.names
+    table = a1111_names(contents.names)
     rules = Rules(
         reader="a1111",
         title="A1111",
-        names=a1111_names(names),
+        names=table,
         suffixes=_SUFFIXES,
         kinds=frozenset(("lora", "loha", "lokr", "glora", "oft", "ia3", "full", "norm")),
         unknown="it says so at debug level only",
+        gap=lambda entry: _gap(entry, table, contents),
     )
-    known = _without_known_gaps(contents, rules)
-    tally = tally_by_name(known, rules, lambda entry: scale_by_alpha(entry, contents))
-    _leave_gaps(tally, contents, known)
+    tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
     _leave_halves_of_attention(tally)
     for entry in contents.entries:
         if entry.stem in rules.names and entry.misfit.startswith("one half"):
@@ -79,8 +89,6 @@ def read_as_a1111(contents: Contents) -> Reading:
         tally.notes.append("the embeddings bundled with it are loaded, too")
     tally.dora = _dora(tally)
     tally.version = version_by_strings(contents)
-    # What it takes is counted against the whole file.
-    tally.contents = contents
     return tally.finish()
 
 
@@ -150,29 +158,15 @@ _RESNET = {
 }
 
 
-def _gap(entry: Entry, rules: Rules) -> Limit | None:
+def _gap(entry: Entry, table: Mapping[str, Module], contents: Contents) -> Limit | None:
     """Return which known gap of A1111's table a module falls into, if it does."""
-    if entry.stem in rules.names:
+    if entry.stem in table:
         return None
     if entry.stem == "lora_te2_text_projection":
         return _OUTSIDE
     if entry.stem.startswith("lora_unet_up_blocks_") and entry.stem.endswith("_upsamplers_0_conv"):
         return _UPSAMPLER if entry.module is not None else None
-    return None
-
-
-def _without_known_gaps(contents: Contents, rules: Rules) -> Contents:
-    kept = tuple(entry for entry in contents.entries if _gap(entry, rules) is None)
-    return Contents(contents.file, contents.names, kept, contents.others)
-
-
-def _leave_gaps(tally: Tally, contents: Contents, known: Contents) -> None:
-    kept = {entry.stem for entry in known.entries}
-    for entry in contents.entries:
-        if entry.stem not in kept:
-            limit = _OUTSIDE if entry.stem == "lora_te2_text_projection" else _UPSAMPLER
-            tally.limit(limit)
-            tally.leave(entry.keys.values(), limit.text, is_limit=True)
+    return gap_of_refiner(entry, contents)
 
 
 def _leave_halves_of_attention(tally: Tally) -> None:

@@ -19,7 +19,17 @@ second raises a KeyError.
 
 from finetune.readers.contents import Contents
 from finetune.readers.names import ModelNames, Module, underscored
-from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Tally, Verdict, scale_by_alpha, tally_by_name
+from finetune.readers.reading import (
+    RIGHT,
+    Limit,
+    Reading,
+    Rules,
+    Tally,
+    Verdict,
+    gap_of_refiner,
+    scale_by_alpha,
+    tally_by_name,
+)
 
 _FACTORS = frozenset(
     f"{before}{half}{after}"
@@ -66,6 +76,7 @@ def read_as_comfyui(contents: Contents) -> Reading:
         suffixes=_FACTORS | _LYCORIS | _OTHERS | _COMFYUI,
         kinds=frozenset(("lora", "loha", "lokr", "glora", "oft", "full", "norm")),
         unknown="a line in its log says so",
+        gap=lambda entry: gap_of_refiner(entry, contents),
     )
     tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
     _finish(tally, rules)
@@ -82,6 +93,7 @@ def read_as_forge(contents: Contents) -> Reading:
         kinds=frozenset(("lora", "loha", "lokr", "glora", "full", "norm")),
         unknown="a line in its console says so",
         limits={"oft": _OFT},
+        gap=lambda entry: gap_of_refiner(entry, contents),
     )
     tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
     if len(tally.left) > FORGE_TOLERATES:

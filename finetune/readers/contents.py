@@ -344,13 +344,23 @@ def _meant_scale(
     if alpha is not None:
         return alpha / rank if rank else 1.0
     config = settings.get(component) if component is not None else None
-    if kind != "lora" or config is None or rank is None or module is None:
+    if config is None or module is None:
         return 1.0
-    path = module[1]
-    given = pattern_value(config.get("alpha_pattern"), path, config.get("lora_alpha"))
-    if given is None:
+    return peft_scale(config, kind, rank, module[1])
+
+
+def peft_scale(config: Mapping[str, Any], kind: Kind, rank: int | None, path: str) -> float:
+    """Return what peft multiplies a module's product by, as its settings have it; 1 where they have nothing.
+
+    LoKr is divided by the rank of the settings, also where no factor has it.
+    """
+    alpha = pattern_value(config.get("alpha_pattern"), path, config.get("lora_alpha" if kind == "lora" else "alpha"))
+    if kind == "lokr":
+        told = pattern_value(config.get("rank_pattern"), path, config.get("r"))
+        rank = rank if told is None else int(told)
+    if alpha is None or not rank:
         return 1.0
-    return given / sqrt(rank) if config.get("use_rslora") is True else given / rank
+    return alpha / sqrt(rank) if config.get("use_rslora") is True else alpha / rank
 
 
 def _misfit(file: AdapterFile, kind: Kind, keys: Mapping[str, str], weight: Shape | None) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune.readers.contents import Entry, adapter_settings
-from finetune.readers.invokeai import inputs_of
 from finetune.readers.proof import Proof
 
 Severity = Literal["broken", "awkward", "note"]
@@ -100,12 +99,21 @@ def _another_model(proof: Proof) -> Finding | None:
             return _finding("another-model", "broken", what, "use it with the model it was trained on", keys)
     wide = proof.contents.names.structure.unet.text_width
     for entry in proof.contents.entries:
-        width = inputs_of(proof.contents, entry)
+        width = _inputs(proof, entry)
         other = _OLDER_MODELS.get(width or 0)
         if _CROSS_ATTENTION.search(entry.stem) and other is not None and width != wide:
             keys = [key for each in proof.contents.entries if each.misfit.startswith("made for") for key in _keys(each)]
             what = f"its text is {width} wide, as that of {other}; SDXL's is {wide}. Programs refuse it or fail at it"
             return _finding("another-model", "broken", what, f"use it with {other}", keys)
+    return None
+
+
+def _inputs(proof: Proof, entry: Entry) -> int | None:
+    """Return the inputs of the weight a module's factors are for; None for kinds that do not tell."""
+    for part in ("down", "hada_w1_b", "diff"):
+        shape = proof.file.shapes.get(entry.keys.get(part, ""), ())
+        if len(shape) > 1:
+            return shape[1]
     return None
 
 
@@ -227,15 +235,20 @@ def _rslora(proof: Proof) -> Finding | None:
             "format know no such word and would divide by the rank"
         )
         return _finding("rslora", "note", what, f"{_TO_KOHYA} writes an alpha that comes out right", ())
-    ratios = [entry for entry in proof.contents.entries if (entry.rank or 1) > 1 and entry.scale <= 1.0]
+    nominal = _number(proof.file.metadata.get("ss_network_alpha"))
+    ratios = [
+        entry
+        for entry in proof.contents.entries
+        if (entry.rank or 1) > 1 and proof.file.numbers.get(entry.keys.get("alpha", "")) == nominal
+    ]
     if not ratios:
         return None
     rank = ratios[0].rank or 1
     what = (
-        "it says it is rsLoRA (alpha over the root of the rank), but its alphas are not larger than its ranks. Every "
-        f"program divides by the rank, so it acts {rank**0.5:.3g} times too weak if alpha was written as trained"
+        "it was trained as rsLoRA (alpha over the root of the rank), and its alphas are those it was trained with. "
+        f"Every program divides them by the rank, so it acts {rank**0.5:.3g} times too weak"
     )
-    remedy = f"if alpha was written as trained, use it at a strength of {rank**0.5:.3g}"
+    remedy = f"use it at a strength of {rank**0.5:.3g}"
     return _finding("rslora-alpha", "broken", what, remedy, _all_keys(ratios))
 
 
@@ -247,7 +260,14 @@ def _is_rslora(proof: Proof) -> bool:
     except (ValueError, RecursionError):
         return False
     arguments = given if isinstance(given, dict) else {}
-    return any(str(arguments.get(name)).lower() == "true" for name in ("rslora", "use_rslora"))
+    return any(str(arguments.get(name)).lower() == "true" for name in ("rslora", "use_rslora", "rs_lora"))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def _magnitudes(proof: Proof) -> Finding | None:
@@ -362,7 +382,7 @@ def _encoders_alone(proof: Proof) -> Finding | None:
     totals = proof.contents.totals
     if not totals or "unet" in totals:
         return None
-    what = "it changes text encoders only. InvokeAI cannot tell what it is for unless both are in it"
+    what = "it changes text encoders only. InvokeAI cannot tell what it is for, and refuses it"
     return _finding("encoders-alone", "note", what, "nothing, if that is meant")
 
 

@@ -15,9 +15,11 @@ DoRA: `dora_scale` is taken for one of columns, whichever axis it belongs to.
 """
 
 import re
+from collections.abc import Mapping
 
 from finetune.naming.structure import SDXL_BASE
-from finetune.readers.contents import Contents, Entry
+from finetune.readers.adapter_file import Shape
+from finetune.readers.contents import Contents
 from finetune.readers.names import ModelNames, Module, underscored, walk_unet
 from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Tally, Verdict, scale_by_alpha, tally_by_name
 
@@ -29,6 +31,9 @@ _SUFFIXES = frozenset(
     + [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
     + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
 )
+
+# What the kind of an adapter is told by (`any_lora_layer_from_state_dict`).
+_TELLING = (".dora_scale", ".lora_up.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".diff", ".on_input", ".w_norm")
 
 DORA = Limit(
     "DoRA",
@@ -67,9 +72,13 @@ def read_as_invokeai(contents: Contents) -> Reading:
     tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
     _refuse_by_names(tally, contents)
     for entry in contents.entries:
-        if entry.stem.startswith(_PREFIXES) and (entry.kind == "empty" or entry.misfit.startswith("one half")):
+        if not entry.stem.startswith(_PREFIXES):
+            continue
+        if entry.misfit.startswith("one half"):
             tally.refuse(f"{entry.stem}: {entry.misfit}: an error ends the loading")
-        if entry.kind in rules.limits and entry.stem.startswith(_PREFIXES):
+        if not any(key.removeprefix(entry.stem) in _TELLING for key in entry.keys.values()):
+            tally.refuse(f"{entry.stem}: holds nothing it knows a kind of adapter by: an error ends the loading")
+        if entry.kind in rules.limits:
             tally.refuse(_UNSUPPORTED.text)
     for key in contents.others:
         if not key.startswith("bundle_emb"):
@@ -102,34 +111,41 @@ def invokeai_names(names: ModelNames) -> dict[str, Module]:
 
 
 def width_of_text(contents: Contents) -> int | None:
-    """Return the width by which InvokeAI tells what a file is for; None where it finds none."""
-    first = second = None
-    for entry in contents.entries:
-        width = inputs_of(contents, entry)
-        if width is None:
-            continue
-        if entry.stem.startswith("lora_unet_"):
-            if entry.stem.endswith(("_attn2_to_k", "_attn2_to_v")):
-                return width
-            if entry.stem.endswith("time_emb_proj") and "down" in entry.keys:
-                return width
-        elif "_self_attn_" in entry.stem:
-            if entry.stem.startswith("lora_te_"):
-                return width
-            first = width if entry.stem.startswith("lora_te1_") else first
-            second = width if entry.stem.startswith("lora_te2_") else second
-    return None if first is None or second is None else first + second
+    """Return the width by which InvokeAI tells what a file is for; None where it finds none.
 
-
-def inputs_of(contents: Contents, entry: Entry) -> int | None:
-    """Return the inputs of the weight a module's tensors are for, as their shapes tell; None if they do not."""
+    Keys are gone through in their order in the file, and each one of an encoder's attentions replaces what the one
+    before told, be it nothing: so the two encoders alone are told by hardly any file.
+    """
     shapes = contents.file.shapes
-    for part in ("down", "hada_w1_b", "diff"):
-        shape = shapes.get(entry.keys.get(part, ""), ())
-        if len(shape) > 1:
-            return shape[1]
-    first, second = (shapes.get(entry.keys.get(part, ""), ()) for part in ("lokr_w1", "lokr_w2"))
-    return first[1] * second[1] if len(first) > 1 and len(second) > 1 else None
+    first = second = None
+    for key in shapes:
+        stem, _, part = key.partition(".")
+        if stem.startswith("lora_unet_"):
+            is_telling = stem.endswith(("_attn2_to_k", "_attn2_to_v")) or key.endswith("time_emb_proj.lora_down.weight")
+            width = _width(shapes, stem, part) if is_telling else None
+        elif stem.startswith("lora_te") and "_self_attn_" in key:
+            told = _width(shapes, stem, part)
+            first = told if stem.startswith("lora_te1_") else first
+            second = told if stem.startswith("lora_te2_") else second
+            width = told if stem.startswith("lora_te_") else None
+            if first is not None and second is not None:
+                width = first + second
+        else:
+            width = None
+        if width is not None:
+            return width
+    return None
+
+
+def _width(shapes: Mapping[str, Shape], stem: str, part: str) -> int | None:
+    """Return the inputs that one tensor tells of (`_get_shape_1`): of LoKr only where both factors are whole."""
+    if part in ("lora_down.weight", "hada_w1_b", "hada_w2_b", "diff"):
+        shape = shapes[f"{stem}.{part}"]
+        return shape[1] if len(shape) > 1 else None
+    if "lokr_" in part:
+        first, second = (shapes.get(f"{stem}.{factor}", ()) for factor in ("lokr_w1", "lokr_w2"))
+        return first[1] * second[1] if len(first) > 1 and len(second) > 1 else None
+    return None
 
 
 def _version(tally: Tally, contents: Contents) -> Verdict:

@@ -53,6 +53,7 @@ _UNKNOWN = "told as unexpected where a network is loaded, not at all where it is
 def read_as_kohya(contents: Contents) -> Reading:
     """Read a file as kohya's sd-scripts do."""
     names = contents.names
+    outside = _outside(names)
     rules = Rules(
         reader="kohya",
         title="kohya",
@@ -61,18 +62,10 @@ def read_as_kohya(contents: Contents) -> Reading:
         kinds=frozenset(("lora", "loha", "lokr")),
         unknown=_UNKNOWN,
         limits=dict.fromkeys(("full", "norm", "glora", "oft", "ia3"), _LYCORIS),
+        gap=lambda entry: _gap(entry, outside),
     )
-    outside = _outside(names)
-    inside = tuple(entry for entry in contents.entries if _gap(entry, outside) is None)
-    tally = tally_by_name(
-        Contents(contents.file, names, inside, contents.others), rules, lambda entry: _scale(entry, contents)
-    )
-    tally.contents = contents
+    tally = tally_by_name(contents, rules, lambda entry: _scale(entry, contents))
     for entry in contents.entries:
-        limit = _gap(entry, outside)
-        if limit is not None:
-            tally.limit(limit)
-            tally.leave(entry.keys.values(), limit.text, is_limit=True)
         if entry.stem in rules.names and entry.misfit.startswith("made for"):
             tally.refuse(f"{entry.stem}: {entry.misfit}: an error ends the loading")
     if any(entry.is_dora for entry, _ in tally.taken):

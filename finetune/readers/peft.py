@@ -1,20 +1,27 @@
 """peft's `PeftModel.from_pretrained`, for a folder with `adapter_config.json`.
 
 Read in peft 0.21.2: utils/save_and_load.py (`load_peft_weights`, `set_peft_model_state_dict`), utils/other.py
-(`get_pattern_key`), tuners/lora/config.py (`LoraConfig`).
+(`get_pattern_key`), tuners/lora/config.py (`LoraConfig`), tuners/loha, tuners/lokr.
 
 Names are `base_model.model.` and the path of the module in the model itself; nothing is translated, so encoder 1's are
 without `text_model.` since transformers 5.6. A key that is no module's is left without a word. The scale is made of
 the config: `lora_alpha` and `alpha_pattern`, divided by the rank, or by its root with `use_rslora`.
 """
 
+from collections.abc import Mapping
+
 from finetune.naming.components import COMPONENTS
-from finetune.readers.contents import Contents, adapter_settings, pattern_value
+from finetune.readers.contents import Contents, adapter_settings, pattern_value, peft_scale
 from finetune.readers.names import Module
 from finetune.readers.reading import RIGHT, Reading, Tally, Verdict
 
 _BEFORE = "base_model.model."
-_SUFFIXES = (".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+_SUFFIXES: Mapping[str, frozenset[str]] = {
+    "LORA": frozenset((".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")),
+    "LOHA": frozenset(f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
+    "LOKR": frozenset(f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
+}
+"""The ends of keys that each kind of adapter has."""
 
 
 def read_as_peft(contents: Contents) -> Reading:
@@ -25,8 +32,8 @@ def read_as_peft(contents: Contents) -> Reading:
         tally.refuse("there is no adapter_config.json beside the file")
     for named, config in contents.file.configs.items():
         kind = config.get("peft_type")
-        if kind != "LORA":
-            tally.refuse(f"{named}: peft_type is {kind!r:.40}, not 'LORA'")
+        if kind not in _SUFFIXES:
+            tally.refuse(f"{named}: peft_type is {kind!r:.40}; known here: {', '.join(_SUFFIXES)}")
     for entry in contents.entries:
         keys = tuple(entry.keys.values())
         folder, _, rest = entry.stem.partition("/")
@@ -35,7 +42,9 @@ def read_as_peft(contents: Contents) -> Reading:
             tally.leave(keys, f"is not {_BEFORE} and a path")
             continue
         path = rest.removeprefix(_BEFORE)
-        unknown = [key for key in keys if key.removeprefix(entry.stem) not in _SUFFIXES]
+        config = settings.get(component, {})
+        suffixes = _SUFFIXES.get(str(config.get("peft_type")), frozenset())
+        unknown = [key for key in keys if key.removeprefix(entry.stem) not in suffixes]
         if unknown:
             tally.leave(keys, f"it knows no '{unknown[0].removeprefix(entry.stem)}'")
             continue
@@ -51,14 +60,14 @@ def read_as_peft(contents: Contents) -> Reading:
         if entry.misfit:
             tally.leave(keys, entry.misfit)
             continue
-        config = settings.get(component, {})
-        rank = entry.rank or 1
         given = pattern_value(config.get("rank_pattern"), path, config.get("r"))
-        if given is not None and given != rank:
-            tally.refuse(f"{entry.stem}: of rank {rank}, but the config says {given:g}: an error ends the loading")
-        alpha = pattern_value(config.get("alpha_pattern"), path, config.get("lora_alpha"))
-        alpha = 8.0 if alpha is None else alpha  # LoraConfig's default
-        tally.take(entry, module, alpha / rank**0.5 if config.get("use_rslora") is True else alpha / rank)
+        if entry.kind != "lokr" and given is not None and given != entry.rank:
+            tally.refuse(
+                f"{entry.stem}: of rank {entry.rank}, but the config says {given:g}: an error ends the loading"
+            )
+        alpha = "lora_alpha" if entry.kind == "lora" else "alpha"
+        known = config if alpha in config else {**config, alpha: 8}  # what peft's settings begin with
+        tally.take(entry, module, peft_scale(known, entry.kind, entry.rank, path))
     tally.leave(contents.others, "no part of a LoRA")
     if any("magnitude" in entry.keys for entry, _ in tally.taken):
         plain = [entry for entry, module in tally.taken if not _uses_dora(settings.get(module[0], {}))]

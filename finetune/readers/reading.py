@@ -138,6 +138,7 @@ class Rules:
         kinds: the kinds of adapters it can apply.
         unknown: what becomes of a key it does not know.
         limits: what it cannot do, by kind.
+        gap: returns what it cannot do with a certain module, whose name is in its table or not; None for nothing.
     """
 
     reader: str
@@ -147,6 +148,7 @@ class Rules:
     kinds: frozenset[Kind]
     unknown: str
     limits: Mapping[Kind, Limit] = field(default_factory=dict)
+    gap: Callable[[Entry], Limit | None] | None = None
 
 
 class Tally:
@@ -225,6 +227,11 @@ def tally_by_name(contents: Contents, rules: Rules, scale_of: Callable[[Entry], 
     tally = Tally(rules.reader, rules.title, contents)
     for entry in contents.entries:
         keys = tuple(entry.keys.values())
+        limit = None if rules.gap is None else rules.gap(entry)
+        if limit is not None:
+            tally.limit(limit)
+            tally.leave(keys, limit.text, is_limit=True)
+            continue
         module = rules.names.get(entry.stem)
         if module is None:
             tally.leave(keys, f"no module of that name; {rules.unknown}")
@@ -245,6 +252,19 @@ def tally_by_name(contents: Contents, rules: Rules, scale_of: Callable[[Entry], 
         tally.take(entry, module, scale_of(entry))
     tally.leave(contents.others, f"no part of a LoRA; {rules.unknown}")
     return tally
+
+
+REFINER_ENCODER = Limit(
+    "the refiner's encoder",
+    "it has no module under the second encoder's name in a model with one encoder",
+    "train the refiner's U-Net alone, or use diffusers",
+)
+
+
+def gap_of_refiner(entry: Entry, contents: Contents) -> Limit | None:
+    """Return the limit that programs have that know no `lora_te2_` where the model has one encoder."""
+    is_it = contents.names.structure.text_encoder is None and entry.stem.startswith("lora_te2_")
+    return REFINER_ENCODER if is_it else None
 
 
 def scale_by_alpha(entry: Entry, contents: Contents) -> float:

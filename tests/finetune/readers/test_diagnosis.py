@@ -1,6 +1,5 @@
 """Files as other programs and slips write them: each is diagnosed in words, and fails just the readers it must."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -92,7 +91,7 @@ KOHYA_CASES: dict[str, tuple[Change, str, set[str], str]] = {
     ),
     "alphas of rsLoRA as trained": (
         lambda file: replace(
-            file, metadata={**file.metadata, "ss_network_args": json.dumps({"rslora": "True"})},
+            file, metadata={**file.metadata, "ss_network_args": '{"rslora": "True"}', "ss_network_alpha": "1.0"},
             shapes={key: (16, *shape[1:]) if "down" in key else (shape[0], 16) if "up" in key else shape
                     for key, shape in file.shapes.items()},
         ),
