@@ -4,6 +4,7 @@ Whatever is said of a LoRA (prompts, trigger words, a title) stands there as tex
 head. What there is to say is gathered by others; nothing here knows runs, recipes or files. Torch is not needed.
 """
 
+import io
 import re
 import string
 import unicodedata
@@ -99,7 +100,8 @@ def write_card_folder(target: Path, content: CardContent) -> tuple[Path, ...]:
     with whole_folder(target) as folder:
         (folder / "README.md").write_text(render_card(content), encoding="utf-8", newline="\n")
         for picture in content.pictures:
-            _write_small(picture.source, folder / picture.name)
+            (folder / picture.name).parent.mkdir(exist_ok=True)
+            (folder / picture.name).write_bytes(small_copy(picture.source, LARGEST_SIDE_PX))
     return (target / "README.md", *(target / picture.name for picture in content.pictures))
 
 
@@ -238,19 +240,24 @@ def _license(given: str) -> str:
     return f"## Licence\n\n{as_markdown(given)}"
 
 
-def _write_small(source: Path, target: Path) -> None:
-    """Write a picture anew, no larger than a page shows it, and without anything but its pixels."""
+def small_copy(source: Path, side: int) -> bytes:
+    """Return a picture anew as JPEG, no larger than `side` pixels, and without anything but its pixels.
+
+    Raises:
+        AtelierError: it cannot be read.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    target.parent.mkdir(exist_ok=True)
     try:
         with Image.open(source, formats=["PNG", "JPEG", "WEBP"]) as picture:
             small = picture.convert("RGB")
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise AtelierError(
-            f"{source}: this picture cannot be read: {error}. Remove it, or make the card without it"
+            f"{source}: this picture cannot be read: {error}. Remove it, or leave the card out"
         ) from error
-    small.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX))
+    small.thumbnail((side, side))
     clean = Image.new("RGB", small.size)
     clean.paste(small)
-    clean.save(target, "JPEG", quality=90)
+    content = io.BytesIO()
+    clean.save(content, "JPEG", quality=90)
+    return content.getvalue()

@@ -5,6 +5,7 @@ hashes; `modelspec.…` Stability's ModelSpec 1.0.1; `atelier_…` ours. All val
 metadata for SD 1 and hides it unless `ss_base_model_version` begins with `sdxl_`.
 """
 
+import base64
 import datetime
 import hashlib
 import json
@@ -45,6 +46,7 @@ class ExportFacts:
         title, author, license: the recipe's words about the adapter.
         trigger: the word that calls the concept up.
         tags: words for a model manager to search by.
+        thumbnail: a picture of what it does, as JPEG of at most 256 pixels; None where there is none.
         base_model: the name of the model that was trained on.
         is_refiner: whether that was SDXL's refiner.
         prediction_type: what it predicts.
@@ -71,6 +73,7 @@ class ExportFacts:
     license: str = ""
     trigger: str = ""
     tags: tuple[str, ...] = ()
+    thumbnail: bytes | None = None
     base_model: str = ""
     is_refiner: bool = False
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
@@ -123,6 +126,7 @@ def build_metadata(
         values |= {
             "modelspec.trigger_phrase": facts.trigger or None,
             "modelspec.tags": ", ".join(facts.tags) or None,
+            "modelspec.thumbnail": None if facts.thumbnail is None else as_data_url(facts.thumbnail),
         }
     return {key: _text(value) for key, value in values.items() if value is not None}
 
@@ -146,6 +150,11 @@ def carried_metadata(
     if "modelspec.sai_model_spec" in carried:
         carried["modelspec.architecture"] = architecture(is_refiner=is_refiner)
     return carried
+
+
+def as_data_url(jpeg: bytes) -> str:
+    """Return a JPEG as ModelSpec has thumbnails."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

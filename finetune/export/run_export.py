@@ -1,6 +1,7 @@
 """Export a run: what was trained, from its parameters, and what is known about it, from its folder."""
 
 import math
+import re
 import shutil
 import time
 from collections import Counter
@@ -14,10 +15,11 @@ from torch import Tensor
 import finetune
 from finetune.adapters.trained import trained_modules
 from finetune.errors import AtelierError
+from finetune.export.card import small_copy
 from finetune.export.folder import export_folder
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter, get_exporter
-from finetune.export.run_card import write_card
+from finetune.export.run_card import newest_pictures, write_card
 from finetune.model.open import open_model
 from finetune.naming.components import COMPONENTS
 from finetune.naming.structure import ModelStructure
@@ -37,6 +39,9 @@ from finetune.run.events import read_events
 from finetune.run.folder import RunFolder
 from imagesets.emphasis import plain_text
 from imagesets.manifest import read_manifest
+
+THUMBNAIL_SIDE_PX = 256
+"""As large as ModelSpec 1.0.1 allows."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +182,12 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
     triggers = [source.trigger for source in recipe.data.sources if source.trigger]
     return ExportFacts(
         name=recipe.name,
-        recipe=dump_recipe(recipe),
+        recipe=without_home(dump_recipe(recipe)),
         title=recipe.export.title,
         author=recipe.export.author,
         license=recipe.export.license,
         trigger=", ".join(triggers),
+        thumbnail=_thumbnail(run, recipe, step),
         base_model=_model_name(recipe),
         prediction_type="v_prediction" if prediction_type == "v_prediction" else "epsilon",
         resolution=_resolution(recipe),
@@ -214,6 +220,25 @@ def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, o
         finished_at=time.time(),
         version=finetune.__version__,
     )
+
+
+def without_home(recipe: str) -> str:
+    """Return a recipe's text with `~` for the home folder, whose name is a person's: it means the same to that person.
+
+    Only where a path begins: behind a space, a quote, a bracket or a comma.
+    """
+    home = Path.home().as_posix()
+    return re.sub(rf"(?<=[\s'\"\[,]){re.escape(home)}(?=/)", "~", recipe) if len(home) > 1 else recipe
+
+
+def _thumbnail(run: RunFolder, recipe: Recipe, step: int) -> bytes | None:
+    """Return the first of the newest previews with the adapter, small; None where none was drawn."""
+    for picture in newest_pictures(run, recipe, step):
+        try:
+            return small_copy(picture.source, THUMBNAIL_SIDE_PX)
+        except AtelierError:
+            continue  # a damaged preview is no reason not to export
+    return None
 
 
 def _model_name(recipe: Recipe) -> str:

@@ -1,19 +1,25 @@
 """The header's strings: what readers look for, hashes as kohya computes them, and nothing private when minimal."""
 
+import base64
 import datetime
 import hashlib
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 
 from finetune.adapters.weights import LoraModule
+from finetune.export.card import small_copy
 from finetune.export.metadata import ExportFacts, build_metadata
 from finetune.export.registry import export_adapter
+from finetune.export.run_export import THUMBNAIL_SIDE_PX, without_home
 from finetune.naming.keys import SDXL_BASE_LAYOUT
 
 MODULES = [
@@ -160,3 +166,27 @@ def test_the_hashes_are_kohyas(exported: Path) -> None:
 def test_the_recipe_can_be_taken_from_the_file(exported: Path) -> None:
     with safetensors.safe_open(exported, framework="pt") as file:
         assert file.metadata()["atelier_recipe"] == FACTS.recipe
+
+
+def test_a_thumbnail_is_a_small_jpeg_that_minimal_metadata_leave_out(tmp_path: Path) -> None:
+    source = tmp_path / "01-lora.png"
+    Image.new("RGB", (1024, 512), (200, 30, 40)).save(source)
+    known = replace(FACTS, thumbnail=small_copy(source, THUMBNAIL_SIDE_PX))
+    url = build_metadata(known, MODULES)["modelspec.thumbnail"]
+    kind, _, content = url.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content)), formats=["JPEG"]) as picture:
+        assert picture.size == (256, 128)
+        assert picture.getpixel((100, 60)) == pytest.approx((200, 30, 40), abs=6)
+    assert "modelspec.thumbnail" not in build_metadata(known, MODULES, "minimal")
+
+
+def test_the_home_folders_name_does_not_leave_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada.l")
+    text = (
+        "path: /home/ada.l/pictures\nlist: [/home/ada.l/a, '/home/ada.l/b']\n"
+        'other: /home/ada.lovelace/x\nelse: /mnt/home/ada.l/y\ncaption: "/home/ada.l/z"'
+    )
+    assert without_home(text) == (
+        "path: ~/pictures\nlist: [~/a, '~/b']\nother: /home/ada.lovelace/x\nelse: /mnt/home/ada.l/y\ncaption: \"~/z\""
+    )
