@@ -96,7 +96,7 @@ def a1111_names(names: ModelNames) -> dict[str, Module]:
     """Return the stems A1111 knows for a model, and the modules they are."""
     known: dict[str, Module] = {}
     places = set(names.original)
-    for original, path in names.original.items():
+    for original, path in (*names.original.items(), *names.norms.items()):
         known[f"lora_unet_{underscored(original)}"] = ("unet", path)
     for path in names.unet_paths:
         place = _place_of_diffusers_name(path)

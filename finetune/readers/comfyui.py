@@ -107,7 +107,7 @@ def read_as_forge(contents: Contents) -> Reading:
 def comfyui_names(names: ModelNames) -> dict[str, Module]:
     """Return the stems that ComfyUI and Forge know for a model, and the modules they are."""
     known: dict[str, Module] = {}
-    for original, path in names.original.items():
+    for original, path in (*names.original.items(), *names.norms.items()):
         module: Module = ("unet", path)
         known[f"lora_unet_{underscored(original)}"] = module
         known[f"diffusion_model.{original}"] = module

@@ -100,6 +100,8 @@ def invokeai_names(names: ModelNames) -> dict[str, Module]:
     """Return the stems InvokeAI knows for a model, and the modules they are."""
     paths = set(names.unet_paths)
     known: dict[str, Module] = {f"lora_unet_{underscored(path)}": ("unet", path) for path in paths}
+    for original, path in names.norms.items():
+        known |= dict.fromkeys((f"lora_unet_{underscored(name)}" for name in (original, path)), ("unet", path))
     for original, path in walk_unet(SDXL_BASE.unet):
         if path in paths:
             known[f"lora_unet_{underscored(original)}"] = ("unet", path)
@@ -169,7 +171,8 @@ def _refuse_by_names(tally: Tally, contents: Contents) -> None:
     foreign = [key for key in contents.file.shapes if not key.startswith((*_PREFIXES, "bundle_emb"))]
     if foreign:
         tally.refuse(f"{foreign[0]}: begins with none of {', '.join(_PREFIXES)}, and every key must")
-    original = {f"lora_unet_{underscored(name)}" for name, _ in walk_unet(SDXL_BASE.unet)}
+    table = (*(name for name, _ in walk_unet(SDXL_BASE.unet)), *contents.names.norms)
+    original = {f"lora_unet_{underscored(name)}" for name in table}
     stems = [entry.stem for entry in contents.entries if entry.stem.startswith("lora_unet_")]
     strange = [stem for stem in stems if stem not in original]
     if strange and len(strange) < len(stems):

@@ -22,6 +22,16 @@ _RESNET = (
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
 )
+# A layer and the norm before it, in the original layout; the same in diffusers.
+_NORMS = (
+    ("in_layers.2", "in_layers.0", "conv1", "norm1"),
+    ("out_layers.3", "out_layers.0", "conv2", "norm2"),
+    ("proj_in", "norm", "proj_in", "norm"),
+    ("attn1.to_q", "norm1", "attn1.to_q", "norm1"),
+    ("attn2.to_q", "norm2", "attn2.to_q", "norm2"),
+    ("ff.net.0.proj", "norm3", "ff.net.0.proj", "norm3"),
+    ("out.2", "out.0", "conv_out", "conv_norm_out"),
+)
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _TEXT_LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
@@ -46,6 +56,11 @@ class ModelNames:
         """The U-Net's modules in the original layout, dotted, and the paths they have in diffusers."""
         known = {path for component, path in self.shapes if component == "unet"}
         return {name: path for name, path in walk_unet(self.structure.unet) if path in known}
+
+    @cached_property
+    def norms(self) -> Mapping[str, str]:
+        """The U-Net's norms in the original layout, dotted, and the paths they have in diffusers."""
+        return dict(_walk_norms(self.original))
 
     @cached_property
     def unet_paths(self) -> tuple[str, ...]:
@@ -110,6 +125,14 @@ def walk_unet(unet: UNetStructure) -> Iterator[tuple[str, str]]:
                 yield f"output_blocks.{index}.{parts}.conv", f"up_blocks.{block}.upsamplers.0.conv"
             index += 1
     yield "out.2", "conv_out"
+
+
+def _walk_norms(layers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield (original name, diffusers' path) of each norm, told by the layer that stands behind it."""
+    for original, path in layers.items():
+        for layer, norm, other, other_norm in _NORMS:
+            if original.endswith(layer) and path.endswith(other):
+                yield original.removesuffix(layer) + norm, path.removesuffix(other) + other_norm
 
 
 def _resnet(original: str, path: str) -> Iterator[tuple[str, str]]:

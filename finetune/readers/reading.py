@@ -6,8 +6,9 @@ from math import isclose
 from typing import Any, Literal
 
 from finetune.naming.components import COMPONENTS, Component
-from finetune.readers.contents import Contents, Entry, Kind
+from finetune.readers.contents import Contents, Entry
 from finetune.readers.names import Module
+from finetune.readers.parts import Kind
 
 State = Literal["whole", "limited", "partial", "refused"]
 
@@ -232,13 +233,13 @@ def tally_by_name(contents: Contents, rules: Rules, scale_of: Callable[[Entry], 
             tally.limit(limit)
             tally.leave(keys, limit.text, is_limit=True)
             continue
-        module = rules.names.get(entry.stem)
-        if module is None:
-            tally.leave(keys, f"no module of that name; {rules.unknown}")
-            continue
         if entry.kind not in rules.kinds and entry.kind in rules.limits:
             tally.limit(rules.limits[entry.kind])
             tally.leave(keys, rules.limits[entry.kind].text, is_limit=True)
+            continue
+        module = rules.names.get(entry.stem)
+        if module is None:
+            tally.leave(keys, f"no module of that name; {rules.unknown}")
             continue
         if entry.misfit:
             tally.leave(keys, entry.misfit)

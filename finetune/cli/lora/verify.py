@@ -10,7 +10,7 @@ from finetune.cli.lora.making import add_model_argument
 from finetune.cli.output import print_json
 
 if TYPE_CHECKING:
-    from finetune.readers.diagnosis import Finding
+    from finetune.readers.finding import Finding
     from finetune.readers.proof import Proof
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from finetune.naming.structure import SDXL_BASE, SDXL_REFINER
 from finetune.readers.adapter_file import AdapterFile, Shape
-from finetune.readers.diagnosis import Finding, diagnose
+from finetune.readers.diagnosis import diagnose
+from finetune.readers.finding import Finding
 from finetune.readers.names import ModelNames, Module, underscored
 from finetune.readers.proof import prove_file
 

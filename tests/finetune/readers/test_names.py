@@ -12,7 +12,7 @@ from finetune.naming.keys import kohya_stem
 from finetune.naming.structure import SDXL_BASE, SDXL_REFINER, ModelStructure, TextStructure, UNetStructure
 from finetune.readers.a1111 import a1111_names
 from finetune.readers.comfyui import comfyui_names
-from finetune.readers.diffusers import diffusers_path
+from finetune.readers.diffusers_kohya import diffusers_path
 from finetune.readers.invokeai import invokeai_names
 from finetune.readers.kohya import kohya_names
 from finetune.readers.names import ModelNames, underscored
@@ -90,6 +90,13 @@ def test_every_layer_of_the_real_class_has_one_name_and_our_own_mapping_agrees(i
     assert {f"lora_unet_{underscored(name)}": path for name, path in names.original.items()} == {
         kohya_stem("unet", path, layout): path for path in real
     }
+
+
+def test_the_norms_are_those_of_the_real_class() -> None:
+    kinds = (nn.GroupNorm, nn.LayerNorm)
+    assert set(BASE.norms.values()) == {path for path, layer in unet(False).named_modules() if isinstance(layer, kinds)}
+    assert BASE.norms["input_blocks.4.1.norm"] == "down_blocks.1.attentions.0.norm"
+    assert len(BASE.norms) == len(set(BASE.norms.values())) == 70 * 3 + 11 + 17 * 2 + 1
 
 
 def test_the_encoders_layers_are_those_of_the_real_class() -> None:
