@@ -108,7 +108,8 @@ class Recipe(Settings):
             )
         if kind in ("loha", "lokr") and "diffusers" in self.export.formats:
             raise PydanticCustomError(
-                "plain", f"export.formats: needs kohya or peft with adapter.kind: {kind}; diffusers' format holds LoRA only"
+                "plain",
+                f"export.formats: needs kohya or peft with adapter.kind: {kind}; diffusers' format holds LoRA only",
             )
         masked = [index for index, source in enumerate(self.data.sources) if source.mask is not None]
         if masked and isinstance(self.adapter, VaeTraining):

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.cli.lora import convert, extract, fuse, inspect, merge, resize, scale_blocks, verify
+from finetune.cli.lora import card, convert, extract, fuse, inspect, merge, push, resize, scale_blocks, verify
 
-VERBS: Sequence[Any] = (inspect, verify, convert, merge, resize, scale_blocks, extract, fuse)
+VERBS: Sequence[Any] = (inspect, verify, convert, merge, resize, scale_blocks, extract, fuse, card, push)
 """The modules that add a verb each, in the order of the help."""
 
 
