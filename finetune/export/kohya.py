@@ -6,6 +6,11 @@ of its `modules/loha.py`, `lokr.py`, `full.py`). Readers multiply by alpha / ran
 which is also right for rsLoRA; it and the DoRA magnitudes stay float32 in every precision, since a rounded alpha would
 change every weight.
 
+All LoRAs of a component have one alpha, whatever their ranks: where a module's is another, the factor between them
+becomes part of its second factor. diffusers 0.42.1 drops the alphas of attentions that differ from the most frequent
+one (`utils/peft_utils.py`, `get_peft_kwargs`: the patterns it makes of them fit no module), and such a module then acts
+too strong or too weak, with a warning of patterns that fit nothing. (measured)
+
 DoRA's magnitude is peft's: one for each output, the norm of a row of W + ΔW. LyCORIS with `wd_on_output`
 holds that as (out, 1) for a Linear and (out, 1, 1, 1) for a convolution, and so do we. What readers make of it, as far
 as their source tells:
@@ -39,6 +44,7 @@ from finetune.errors import AtelierError
 from finetune.export.check import cast, check_module
 from finetune.export.metadata import DIFFUSERS_IMPLEMENTATION, ORIGINAL_IMPLEMENTATION
 from finetune.export.summary import NetworkSummary
+from finetune.naming.components import Component
 from finetune.naming.keys import STEM_PREFIXES, UNetLayout, kohya_stem
 from finetune.tensors.spool import spooled_file
 
@@ -102,9 +108,14 @@ def write_kohya(
 ) -> tuple[Path, ...]:
     """Write one `.safetensors` file, module by module. See `finetune.export.registry.Writer` for the arguments."""
     summary = NetworkSummary()
+    alphas: dict[Component, float] = {}
     with spooled_file(path) as spool:
-        for module in modules:
-            check_module(module)
+        for given in modules:
+            check_module(given)
+            module = _with_plain_scale(given)
+            if isinstance(module, LoraModule):
+                alpha = alphas.setdefault(module.component, module.scale * module.rank)
+                module = _with_alpha(module, alpha)
             summary.add(module)
             for name, tensor in kohya_tensors(module, precision, layout, names).items():
                 spool.add(name, tensor)
@@ -125,6 +136,15 @@ def write_kohya_diffusers(
 
 def _part(name: str) -> str:
     return f"{name}.weight" if name.startswith("lora_") else name
+
+
+def _with_alpha(module: LoraModule, alpha: float) -> LoraModule:
+    """Return the same change with this alpha; what it differed by becomes part of the second factor.
+
+    Where the alphas are powers of two apart, as they mostly are, not a bit is lost.
+    """
+    ratio = module.scale * module.rank / alpha
+    return module if ratio == 1.0 else replace(module, up=module.up * ratio, scale=alpha / module.rank)
 
 
 def _with_plain_scale(module: AdaptedModule) -> AdaptedModule:

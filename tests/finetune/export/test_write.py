@@ -18,9 +18,9 @@ from finetune.adapters.weights import LoraModule
 from finetune.dialects.lora_file import read_lora
 from finetune.errors import AtelierError, RecipeError
 from finetune.export.check import cast
-from finetune.export.kohya import kohya_state_dict
+from finetune.export.kohya import kohya_state_dict, write_kohya
 from finetune.export.registry import EXPORTERS, export_adapter, get_exporter
-from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout
+from finetune.naming.keys import SDXL_BASE_LAYOUT, UNetLayout, kohya_stem
 from finetune.naming.structure import ModelStructure
 from finetune.tensors.writing import write_safetensors
 
@@ -137,13 +137,36 @@ def test_what_is_written_is_read_back(
         found = back[module.component, module.module]
         assert isinstance(found, LoraModule)
         assert torch.equal(found.down, module.down)
-        assert torch.equal(found.up, module.up)
-        assert found.scale == pytest.approx(module.scale, rel=1e-6)
+        if module is not modules[7] or format_name != "kohya":  # see below
+            assert torch.equal(found.up, module.up)
+            assert found.scale == pytest.approx(module.scale, rel=1e-6)
+        assert (found.delta() - module.delta()).norm() < 1e-6 * module.delta().norm()
         if module.magnitude is None:
             assert found.magnitude is None
         else:
             assert found.magnitude is not None
             assert torch.equal(found.magnitude, module.magnitude)
+
+
+def test_all_loras_of_a_component_have_one_alpha(tmp_path: Path) -> None:
+    """diffusers drops the alphas of attentions that differ from the most frequent one."""
+    name = LINEAR.module
+    modules = [
+        LINEAR,  # alpha 3
+        replace(LINEAR, module=name.replace("to_k", "to_v"), scale=3.0),  # four times as much, which is exact
+        replace(LINEAR, module=name.replace("to_k", "to_q"), down=torch.randn(7, 6), up=torch.randn(5, 7), scale=0.3),
+    ]
+    path = tmp_path / "cat.safetensors"
+    write_kohya(modules, path, precision="fp16", layout=SDXL_BASE_LAYOUT, metadata={})
+    tensors = load_file(path)
+    assert {tensor.item() for part, tensor in tensors.items() if part.endswith("alpha")} == {3.0}
+    stem = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_v"
+    assert torch.equal(tensors[f"{stem}.lora_up.weight"], 4 * LINEAR.up.half())
+    for module in modules:
+        stem = kohya_stem("unet", module.module, SDXL_BASE_LAYOUT)
+        up, down = (tensors[f"{stem}.lora_{part}.weight"].double() for part in ("up", "down"))
+        delta = 3.0 / len(down) * up @ down
+        assert (delta - module.delta()).norm() < 2e-3 * module.delta().norm()
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
