@@ -88,7 +88,7 @@ def extract(
     Args:
         base: the model before.
         tuned: the one after, of the same structure.
-        target: the new file, in kohya's format; alpha is the rank.
+        target: the new file, in kohya's format.
         rule: how ranks are chosen, module by module.
         components: which models to look at.
         targets: one of WORDS, or patterns as a recipe's targets. `all` takes the first and last layers too, which not

@@ -80,7 +80,7 @@ def resize(
 
     Args:
         source: a LoRA file.
-        target: the new one, in kohya's format. alpha is the rank, so that readers multiply by exactly 1.
+        target: the new one, in kohya's format, with one alpha for all modules of a component.
         rule: how ranks are chosen.
         structure: the model it was trained on.
         precision: of the new file; None for the old one's.

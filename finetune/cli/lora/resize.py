@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
         "resize",
         help="give a LoRA smaller ranks, losing as little as can be",
         description="Write a LoRA with smaller ranks. Each module keeps the largest singular values of its change, "
-        "which is the best a rank can hold. Singular values are split evenly over both factors, and alpha is the rank, "
-        "so every reader multiplies by exactly 1. LoHa and LoKr become plain LoRA; DoRA keeps its magnitudes, the "
+        "which is the best a rank can hold. Singular values are split evenly over both factors, and all modules of a "
+        "model have one alpha, which every reader takes right. LoHa and LoKr become plain LoRA; DoRA keeps its magnitudes, the "
         "learned norms of the weight's rows, which do not depend on how the change is factored.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a LoRA file")
@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Resize a file and tell what it lost."""
     from finetune.loras.resize import resize
     from finetune.loras.writing import check_output
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
     rule = rank_rule(arguments)
-    structure = named_structure(arguments.model)
+    structure = structure_for(arguments.model, arguments.file)
     check_output(arguments.output, [arguments.file], overwrite=arguments.overwrite)
     with progress("resizing") as watch:
         report = resize(
