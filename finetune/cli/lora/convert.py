@@ -77,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert a file and tell what became of it."""
     as_lora = parse_as_lora(arguments.as_lora)
     from finetune.loras.convert import convert, target_path
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
-    structure = named_structure(arguments.model)
+    structure = structure_for(arguments.model, arguments.file)
     target = target_path(arguments.file, arguments.to, arguments.output)
     require_free(target, arguments.file, overwrite=arguments.overwrite)
     if arguments.initial is not None:

@@ -42,10 +42,10 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at a file and tell what is in it."""
     from finetune.loras.inspect import inspect_lora, plain_inspection
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
     with progress("reading") as watch:
-        inspection = inspect_lora(arguments.file, named_structure(arguments.model), watch)
+        inspection = inspect_lora(arguments.file, structure_for(arguments.model, arguments.file), watch)
     if arguments.json:
         print_json(plain_inspection(inspection))
     else:

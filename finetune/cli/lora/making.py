@@ -37,10 +37,10 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add which model the files are for."""
     parser.add_argument(
         "--model",
-        default="base",
+        default="auto",
         metavar="MODEL",
         help="what the files are for: base, refiner, miniature, miniature-refiner, or a model's folder as diffusers "
-        "saves it (default: %(default)s)",
+        "saves it; auto finds out by the shapes (default: %(default)s)",
     )
 
 

@@ -35,12 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Merge files and tell what came of it."""
     from finetune.loras.merge import MergeSettings, check_weights, merge
     from finetune.loras.writing import check_output
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
     settings = MergeSettings(arguments.method, arguments.rank, arguments.density, arguments.seed)
     weights = [1.0] * len(arguments.files) if arguments.weights is None else arguments.weights
     check_weights(arguments.files, weights)
-    structure = named_structure(arguments.model)
+    structure = structure_for(arguments.model, arguments.files[0])
     check_output(arguments.output, arguments.files, overwrite=arguments.overwrite)
     with progress("merging") as watch:
         report = merge(

@@ -34,10 +34,13 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List what is published, and publish it."""
     from finetune.loras.push import plan_upload, push
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
     upload = plan_upload(
-        arguments.file, arguments.repo_id, named_structure(arguments.model), check_readers=not arguments.anyway
+        arguments.file,
+        arguments.repo_id,
+        structure_for(arguments.model, arguments.file),
+        check_readers=not arguments.anyway,
     )
     files = [{"file": str(file), "name": name, "bytes": file.stat().st_size} for file, name in upload.files]
     if not arguments.json:

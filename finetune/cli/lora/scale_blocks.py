@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Scale, and tell which rule touched how many modules."""
     from finetune.loras.blocks import parse_rule, parse_vector, scale_blocks
     from finetune.loras.writing import check_output
-    from finetune.model.structure import named_structure
+    from finetune.readers.which_model import structure_for
 
     rules = parse_vector(arguments.lbw) if arguments.lbw is not None else [parse_rule(text) for text in arguments.set]
-    structure = named_structure(arguments.model)
+    structure = structure_for(arguments.model, arguments.file)
     check_output(arguments.output, [arguments.file], overwrite=arguments.overwrite)
     with progress("scaling") as watch:
         report = scale_blocks(

@@ -42,12 +42,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prove a file and tell the result."""
-    from finetune.model.structure import named_structure
     from finetune.readers.diagnosis import diagnose
     from finetune.readers.proof import check_readers, prove, shortfalls
+    from finetune.readers.which_model import structure_for
 
     check_readers(arguments.readers or ())
-    proof = prove(arguments.file, named_structure(arguments.model))
+    proof = prove(arguments.file, structure_for(arguments.model, arguments.file))
     findings = diagnose(proof)
     wrong = shortfalls(proof, arguments.readers)
     if arguments.json:

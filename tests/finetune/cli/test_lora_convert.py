@@ -169,7 +169,7 @@ def test_nothing_is_written_over(lora: Path, tmp_path: Path, capsys: pytest.Capt
 def test_a_refusal_leaves_nothing_behind(lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of another model than the one named: nothing is written, and the way round is told."""
     target = tmp_path / "out.safetensors"
-    assert main(["lora", "convert", str(lora), "--to", "kohya", "-o", str(target)]) == 1
+    assert main(["lora", "convert", str(lora), "--to", "kohya", "--model", "base", "-o", str(target)]) == 1
     assert "do not fit together or the weight" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == [lora]
 
