@@ -144,15 +144,26 @@ def adapter_settings(file: AdapterFile) -> Mapping[Component, Mapping[str, Any]]
 def pattern_value(patterns: object, path: str, default: object) -> float | None:
     """Return what peft's rank or alpha patterns say for a module (peft, utils/other.py, `get_pattern_key`).
 
-    A pattern fits a path that is it, or ends with it behind a dot. Patterns here are read as plain names, `^` apart:
-    those that programs write for SDXL are.
+    A pattern fits a path that is it, or ends with it behind a dot; the first of several counts. Patterns here are read
+    as plain names, `^` apart: those that programs write for SDXL are. What is no finite number is as if not there.
     """
-    for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
-        name = str(pattern)
-        fits = path == name.removeprefix("^") if name.startswith("^") else path == name or path.endswith("." + name)
-        if fits and isinstance(value, (int, float)):
-            return float(value)
-    return float(default) if isinstance(default, (int, float)) else None
+    given = patterns if isinstance(patterns, Mapping) else {}
+    parts = path.split(".")
+    ends = {".".join(parts[start:]) for start in range(len(parts))} | {f"^{path}"}
+    fitting = ends & given.keys()
+    if len(fitting) > 1:
+        fitting = {next(pattern for pattern in given if pattern in fitting)}
+    for pattern in fitting:
+        value = _finite(given[pattern])
+        if value is not None:
+            return value
+    return _finite(default)
+
+
+def _finite(value: object) -> float | None:
+    if not isinstance(value, (int, float)) or not -1e30 < value < 1e30:
+        return None
+    return float(value)
 
 
 def _meant_scale(
@@ -183,6 +194,6 @@ def peft_scale(config: Mapping[str, Any], kind: Kind, rank: int | None, path: st
     if kind == "lokr":
         told = pattern_value(config.get("rank_pattern"), path, config.get("r"))
         rank = rank if told is None else int(told)
-    if alpha is None or not rank:
+    if alpha is None or rank is None or rank < 1:
         return 1.0
     return alpha / sqrt(rank) if config.get("use_rslora") is True else alpha / rank

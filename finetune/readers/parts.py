@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Literal
 
-from finetune.readers.adapter_file import AdapterFile, Shape
+from finetune.readers.adapter_file import AdapterFile, Shape, shape_size
 
 Kind = Literal["lora", "loha", "lokr", "full", "norm", "glora", "oft", "ia3", "empty"]
 
@@ -114,6 +114,8 @@ def misfit_of(file: AdapterFile, kind: Kind, keys: Mapping[str, str], weight: Sh
     if absent:
         return f"one half of a pair: {', '.join(absent)} is not there"
     shapes = {part: file.shapes[key] for part, key in keys.items()}
+    if shape_size(shapes.get("alpha", ())) != 1:
+        return f"its alpha holds {shape_size(shapes['alpha'])} numbers, not one"
     made = _made_shape(kind, shapes)
     if made == (0, 0):
         return "the factors do not fit together: " + ", ".join(_shown_shapes(shapes))

@@ -31,7 +31,7 @@ def read_as_peft(contents: Contents) -> Reading:
     if not contents.file.configs:
         tally.refuse("there is no adapter_config.json beside the file")
     for named, config in contents.file.configs.items():
-        kind = config.get("peft_type")
+        kind = str(config.get("peft_type"))
         if kind not in _SUFFIXES:
             tally.refuse(f"{named}: peft_type is {kind!r:.40}; known here: {', '.join(_SUFFIXES)}")
     for entry in contents.entries:
