@@ -238,17 +238,13 @@ def _open_checkpoint(path: Path, config: Path | None) -> ModelWeights:
         structure = read_structure(config)
     else:
         structure = SDXL_BASE if kind_of(path, set(header.entries)) == "base" else SDXL_REFINER
-    is_base = structure.text_encoder is not None
-    places = {
-        name: place
-        for name, place in _original_places(path, structure, "1" if is_base else "0")
-        if place.tensor in header.entries
-    }
+    places = {name: place for name, place in original_places(path, structure) if place.tensor in header.entries}
     return ModelWeights(path, structure, places, [header])
 
 
-def _original_places(path: Path, structure: ModelStructure, second: str) -> Iterator[tuple[ParameterName, WeightPlace]]:
-    """Yield where the original layout keeps each parameter; biases are named wherever one could be."""
+def original_places(path: Path, structure: ModelStructure) -> Iterator[tuple[ParameterName, WeightPlace]]:
+    """Yield where a checkpoint in the original layout keeps each parameter; a bias wherever there could be one."""
+    prefix = f"conditioner.embedders.{0 if structure.text_encoder is None else 1}.model."
     for component, name in _parameters(structure):
         if component == "unet":
             tensor = f"model.diffusion_model.{_original_unet_name(name, structure.unet.layout)}"
@@ -256,7 +252,6 @@ def _original_places(path: Path, structure: ModelStructure, second: str) -> Iter
         elif component == "text_encoder":
             yield (component, name), WeightPlace(path, f"conditioner.embedders.0.transformer.{name}")
         else:
-            prefix = f"conditioner.embedders.{second}.model."
             yield (component, name), _open_clip_place(path, prefix, name, structure.text_encoder_2.width)
 
 

@@ -10,7 +10,7 @@ import torch
 from finetune.adapters.weights import LoraModule
 from finetune.loras.writing import write_made
 from finetune.model.structure import named_structure
-from finetune.model.weight_files import _original_places, open_weights
+from finetune.model.weight_files import open_weights, original_places
 from finetune.naming.components import Component
 from finetune.naming.structure import ModelStructure
 
@@ -62,7 +62,7 @@ def checkpoint(tmp_path: Path, structure: ModelStructure) -> Path:
     }
     path = tmp_path / "miniature.safetensors"
     with open_weights("miniature") as weights:
-        for name, place in _original_places(path, structure, "1"):
+        for name, place in original_places(path, structure):
             if name not in weights.places:
                 continue
             value = weights.parameter(*name).half()
