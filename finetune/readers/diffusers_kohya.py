@@ -89,7 +89,7 @@ def read_kohya(contents: Contents) -> Reading:
             continue
         if entry.kind in ("lora", "empty") and "down" not in entry.keys:
             tally.refuse(f"{keys[0]}: nothing asks for it, and what is left over raises")
-        elif entry.kind != "lora":
+        elif entry.kind != "lora" or "mid" in entry.keys:
             tally.limit(KIND)
             tally.refuse(KIND.text)
             tally.leave(keys, KIND.text, is_limit=True)
