@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.adapters.weights import AdaptedModule, LoraModule
-from finetune.dialects.lora_file import LoraFile
+from finetune.adapters.weights import LoraModule
+from finetune.dialects.lora_file import AnyModule, LoraFile
 from finetune.errors import AtelierError, RecipeError
-from finetune.loras.resize import plain_lora
+from finetune.loras.resize import plain_lora, resize_module
 from finetune.loras.svd import RankRule, decompose_dense, decompose_product
 from finetune.loras.writing import Watch, choose_precision, unwatched, write_made
 from finetune.naming.components import COMPONENTS, Component
@@ -80,7 +80,7 @@ class MergeReport:
     Attributes:
         shared: for each model, modules that more than one file has.
         alone: for each model, modules of one file, which are as they were, times its weight.
-        ranks: for each model, the smallest and the largest rank written.
+        ranks: for each model, the smallest and the largest rank written, where anything there has one.
     """
 
     shared: Mapping[Component, int]
@@ -93,10 +93,10 @@ class MergeReport:
             component: {
                 "shared": self.shared[component],
                 "alone": self.alone[component],
-                "ranks": list(self.ranks[component]),
+                "ranks": list(self.ranks[component]) if component in self.ranks else None,
             }
             for component in COMPONENTS
-            if component in self.ranks
+            if self.shared[component] + self.alone[component]
         }
 
 
@@ -127,17 +127,18 @@ def merge(
         DiskError: the disk refuses.
     """
     check_weights(sources, weights)
-    ranks: dict[Component, list[int]] = {}
+    ranks: dict[Component, list[int]] = {component: [] for component in COMPONENTS}
     shared, alone = dict.fromkeys(COMPONENTS, 0), dict.fromkeys(COMPONENTS, 0)
 
-    def modules() -> Iterator[LoraModule]:
+    def modules() -> Iterator[AnyModule]:
         names, owned = _all_names(files), [set(file.names) for file in files]
         for done, name in enumerate(names, start=1):
             owners = [(index, file.load(name)) for index, file in enumerate(files) if name in owned[index]]
-            parts = [_Part(index, weights[index], _plain(sources[index], module)) for index, module in owners]
+            parts = [_Part(index, weights[index], _without_dora(sources[index], module)) for index, module in owners]
             _check_fit(sources, parts)
             merged = merge_module(parts, settings)
-            ranks.setdefault(name[0], []).append(merged.rank)
+            if merged.rank is not None:
+                ranks[name[0]].append(merged.rank)
             (shared if len(parts) > 1 else alone)[name[0]] += 1
             yield merged
             watch(done, len(names))
@@ -152,7 +153,7 @@ def merge(
             metadata=_first_metadata(files[0]),
             made_by=_made_by(sources, weights, settings),
         )
-    return MergeReport(shared, alone, {name: (min(found), max(found)) for name, found in ranks.items()})
+    return MergeReport(shared, alone, {name: (min(found), max(found)) for name, found in ranks.items() if found})
 
 
 @dataclass(frozen=True)
@@ -161,38 +162,48 @@ class _Part:
 
     index: int
     weight: float
-    module: AdaptedModule
+    module: AnyModule
 
 
-def merge_module(parts: Sequence[_Part], settings: MergeSettings) -> LoraModule:
-    """Return what several files change in one module, as one LoRA."""
+def merge_module(parts: Sequence[_Part], settings: MergeSettings) -> AnyModule:
+    """Return what several files change in one module, as one LoRA; what one file alone changes, as it has it.
+
+    Raises:
+        AtelierError: `cat` is asked to join what are no plain LoRAs.
+    """
     first = parts[0].module
-    if len(parts) == 1 and isinstance(first, LoraModule) and (settings.rank is None or first.rank <= settings.rank):
-        return replace(first, scale=first.scale * parts[0].weight)
+    if len(parts) == 1:
+        alone = replace(first, scale=first.scale * parts[0].weight)
+        return alone if settings.rank is None else resize_module(alone, RankRule(settings.rank))
     plain = [(part.weight, part.module) for part in parts if isinstance(part.module, LoraModule)]
-    if settings.method == "cat" or len(parts) == 1:
-        if len(plain) < len(parts):
-            raise AtelierError(
-                f"{first.component}.{first.module}: LoHa, LoKr and whole changes cannot be joined factor by factor. "
-                "Take --method svd"
-            )
+    is_plain = len(plain) == len(parts)
+    if settings.method == "cat" and not is_plain:
+        raise AtelierError(
+            f"{first.component}.{first.module}: LoHa, LoKr and whole changes cannot be joined factor by factor. "
+            "Take --method svd"
+        )
+    if settings.method == "cat":
+        return concatenate(plain)
+    rule = RankRule(settings.rank or (max(module.rank for _, module in plain) if is_plain else min(first.shape[:2])))
+    if settings.method == "svd" and is_plain:
         joined = concatenate(plain)
-        return joined if settings.rank is None else _cut(joined, settings.rank)
-    ranks = [module.rank for _, module in plain]
-    rank = settings.rank or (max(ranks) if len(ranks) == len(parts) else min(first.delta().flatten(1).shape))
-    if settings.method == "svd" and len(plain) == len(parts):
-        return _cut(concatenate(plain), rank)
+        found = decompose_product(joined.up.double() * joined.scale, joined.down)
+    else:
+        found = decompose_dense(_dense_merge(parts, settings))
+    return plain_lora(first, *found.factors(rule.choose(found.values)))
+
+
+def _dense_merge(parts: Sequence[_Part], settings: MergeSettings) -> Tensor:
+    """Return the merged change of one module's weight, whole."""
     changes = [part.module.delta(torch.float64) * part.weight for part in parts]
     if settings.method == "ties":
-        merged = ties(changes, settings.density)
-    elif settings.method == "dare":
+        return ties(changes, settings.density)
+    if settings.method == "dare":
+        first = parts[0].module
         keys = [("lora-merge-dare", part.index, first.component, first.module) for part in parts]
         generators = [torch.Generator().manual_seed(key_to_seed(settings.seed, *key)) for key in keys]
-        merged = sum_up([drop(change, settings.density, g) for change, g in zip(changes, generators, strict=True)])
-    else:
-        merged = sum_up(changes)
-    found = decompose_dense(merged)
-    return plain_lora(first, *found.factors(RankRule(rank).choose(found.values)))
+        changes = [drop(change, settings.density, g) for change, g in zip(changes, generators, strict=True)]
+    return torch.stack(changes).sum(0)
 
 
 def concatenate(parts: Sequence[tuple[float, LoraModule]]) -> LoraModule:
@@ -232,11 +243,6 @@ def drop(change: Tensor, density: float, generator: torch.Generator) -> Tensor:
     return torch.where(kept, change / density, 0.0)
 
 
-def sum_up(changes: Sequence[Tensor]) -> Tensor:
-    """Add changes up."""
-    return torch.stack(list(changes)).sum(0)
-
-
 def check_weights(sources: Sequence[Path], weights: Sequence[float]) -> None:
     """Refuse fewer than two files, and weights that are not one for each. Raises RecipeError."""
     if len(sources) < 2:
@@ -248,18 +254,13 @@ def check_weights(sources: Sequence[Path], weights: Sequence[float]) -> None:
             raise RecipeError(f"--weights: {weight:g} for {source.name}: needs a number other than 0; or leave it out")
 
 
-def _cut(module: LoraModule, rank: int) -> LoraModule:
-    found = decompose_product(module.up.double() * module.scale, module.down)
-    return plain_lora(module, *found.factors(RankRule(rank).choose(found.values)))
-
-
 def _all_names(files: Sequence[LoraFile]) -> list[tuple[Component, str]]:
     """Return every module of any file, once, in the order of models and then of files."""
     names = dict.fromkeys(name for file in files for name in file.names)
     return sorted(names, key=lambda name: COMPONENTS.index(name[0]))
 
 
-def _plain(source: Path, module: AdaptedModule) -> AdaptedModule:
+def _without_dora(source: Path, module: AnyModule) -> AnyModule:
     if module.magnitude is not None:
         raise AtelierError(
             f"{source}: has DoRA ({module.component}.{module.module}), whose norms say nothing of what "

@@ -18,6 +18,7 @@ from finetune.loras.svd import RankRule
 from finetune.model.geometry import MINIATURE_FOLDER
 from finetune.model.weight_files import open_weights
 from finetune.naming.structure import ModelStructure
+from finetune.readers.proof import prove, require_whole
 
 MakeModule = Callable[..., LoraModule]
 WriteLora = Callable[..., Path]
@@ -68,6 +69,7 @@ def test_a_known_change_comes_back(
         expected = module.delta()
         assert (found[module.module].delta() - expected).norm() <= tolerance * expected.norm()
         assert found[module.module].scale == 1.0
+    require_whole(prove(target, structure))
     assert not report.others
     assert not report.mixed
     assert {name: count for name, count in report.unchanged.items() if count} == {

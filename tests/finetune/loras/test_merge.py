@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from finetune.adapters.lora import apply_lora, loras_scaled, remove_loras
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import LokrModule, LoraModule
 from finetune.dialects.lora_file import read_lora
 from finetune.errors import AtelierError, RecipeError
-from finetune.loras.merge import MergeSettings, drop, merge, ties, trim
+from finetune.loras.merge import MERGE_METHODS, MergeSettings, drop, merge, ties, trim
+from finetune.loras.writing import write_made
 from finetune.model.miniature import Miniature
-from finetune.naming.structure import ModelStructure
+from finetune.naming.structure import SDXL_BASE, ModelStructure
+from finetune.readers.proof import prove, require_whole
 from finetune.tensors.header import read_header
 
 MakeModule = Callable[..., LoraModule]
@@ -216,3 +219,39 @@ def test_what_cannot_be_merged(
 def test_settings_that_mean_nothing(settings: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         MergeSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_other_kinds(tmp_path: Path, structure: ModelStructure, make_module: MakeModule, write_lora: WriteLora) -> None:
+    out, inputs = structure.weights["unet", PATHS[0]]
+    generator = torch.Generator().manual_seed(0)
+    lora = make_module("unet", PATHS[0])
+    first, second = torch.randn(8, 8, generator=generator), torch.randn(out // 8, inputs // 8, generator=generator)
+    lokr = LokrModule("unet", PATHS[0], (out, inputs), 0.01, w1=first, w2=second)
+    alone = replace(lokr, module=PATHS[0].replace("to_q", "to_k"))
+    sources = [write_lora("cat", [lora]), write_lora("lokr", [lokr, alone])]  # type: ignore[list-item]
+    target = tmp_path / "both.safetensors"
+    with pytest.raises(AtelierError, match="--method svd"):
+        merge(sources, [1.0, 0.5], target, settings=MergeSettings(), structure=structure)
+    report = merge(sources, [1.0, 0.5], target, settings=MergeSettings("svd"), structure=structure)
+    assert report.plain() == {"unet": {"shared": 1, "alone": 1, "ranks": [min(out, inputs)] * 2}}
+    merged = {module.module: module for module in read_lora(target, structure)}
+    assert merged[alone.module].kind == "LoKr"
+    assert torch.allclose(merged[alone.module].delta(), 0.5 * alone.delta(), rtol=1e-6)
+    expected = lora.delta() + 0.5 * lokr.delta()
+    assert (merged[PATHS[0]].delta() - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_every_reader_takes_a_merged_file_whole(method: str, tmp_path: Path, write_lora: WriteLora) -> None:
+    sources = []
+    for name, path in (("cat", "down_blocks.1.attentions.0.proj_in"), ("dog", "mid_block.resnets.0.conv1")):
+        modules = []
+        for own in (path, "up_blocks.0.attentions.0.proj_out"):
+            out, *inputs = SDXL_BASE.weights["unet", own]
+            down = torch.randn(2, *inputs, generator=torch.Generator().manual_seed(len(own)))
+            modules.append(LoraModule("unet", own, down, torch.ones(out, 2, *[1] * (len(inputs) - 1)), 0.5))
+        sources.append(tmp_path / f"{name}.safetensors")
+        write_made(modules, sources[-1], precision="fp16", structure=SDXL_BASE, metadata={}, made_by={})
+    target = tmp_path / "both.safetensors"
+    merge(sources, [1.0, 0.5], target, settings=MergeSettings(method), structure=SDXL_BASE)
+    require_whole(prove(target, SDXL_BASE))

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.adapters.weights import LoraModule
+from finetune.adapters.weights import LohaModule, LoraModule
 from finetune.dialects.lora_file import read_lora
 from finetune.errors import AtelierError
 from finetune.loras.resize import resize
 from finetune.loras.svd import RankRule
 from finetune.naming.structure import ModelStructure
+from finetune.readers.proof import prove, require_whole
 from finetune.tensors.header import read_header
 
 MakeModule = Callable[..., LoraModule]
@@ -132,3 +133,23 @@ def test_what_does_not_fit_the_precision_is_refused_and_leaves_nothing(
     with pytest.raises(AtelierError, match="too large for fp16"):
         resize(source, target, rule=RankRule(rank=2), structure=structure, precision="fp16")
     assert not target.exists()
+
+
+def test_other_kinds_become_plain(tmp_path: Path, structure: ModelStructure, write_lora: WriteLora) -> None:
+    shape = structure.weights["unet", CONVOLUTION]
+    generator = torch.Generator().manual_seed(0)
+    width = shape[1] * shape[2] * shape[3]
+    halves = [torch.randn(size, generator=generator) * 0.2 for size in ((shape[0], 2), (2, width)) * 2]
+    loha = LohaModule("unet", CONVOLUTION, shape, *halves, scale=0.5)
+    target = tmp_path / "plain.safetensors"
+    report = resize(write_lora("loha", [loha]), target, rule=RankRule(energy=1.0), structure=structure)
+    (after,) = read_lora(target, structure)
+    assert (report.modules[0].old_rank, after.kind) == (None, "LoRA")
+    assert (after.delta() - loha.delta()).norm() <= 1e-6 * loha.delta().norm()
+    assert report.modules[0].relative_error < 1e-6
+    # A Hadamard product of two matrices of rank two has rank four at most.
+    resize(tmp_path / "loha.safetensors", target, rule=RankRule(rank=4), structure=structure)
+    (after,) = read_lora(target, structure)
+    assert after.rank == 4
+    assert (after.delta() - loha.delta()).norm() <= 1e-6 * loha.delta().norm()
+    require_whole(prove(target, structure))
