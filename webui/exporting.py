@@ -29,7 +29,11 @@ PROOF = (
     "Before anything is written, every number is checked to be finite and to fit the precision. Of a LoRA, every "
     "module that was trained has to be there, once; each file is then read back from the disk: its size, and the name "
     "and shape of every tensor, have to be those that were meant. A file, or the folder of a whole model, appears "
-    "whole or not at all."
+    "whole or not at all.\n\nThe file of a LoRA is then held against the rules by which other programs read such "
+    "files, as their source has them: which names each takes, what it multiplies them by, and whether it knows the "
+    "file for one of SDXL. One that a program would take in part does not stay. Last, where there is the memory for "
+    "it, the model makes one step of denoising with the adapter as it was trained, and one with the file: the two may "
+    "differ by no more than the rounding of the file's numbers."
 )
 
 _MOST_FILES = 200
@@ -96,6 +100,7 @@ class ExportState:
         words: why it failed, or what it warned of: text, not markup.
         step: the step that was exported, once it is known.
         files: what it wrote.
+        denoising: what one denoising step through each file has shown, in sentences.
     """
 
     status: Status
@@ -103,6 +108,7 @@ class ExportState:
     words: str = ""
     step: int | None = None
     files: tuple[Path, ...] = ()
+    denoising: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,8 @@ def read_outcome(line: str, code: int, out: str, errors: str) -> ExportState:
     try:
         answer = json.loads(out)
         files = tuple(Path(file) for file in answer["files"])
-        return ExportState("done", line, warnings, int(answer["step"]), files)
+        denoising = tuple(str(step["words"]) for step in answer["denoising"])
+        return ExportState("done", line, warnings, int(answer["step"]), files, denoising)
     except (ValueError, KeyError, TypeError):
         return ExportState("failed", line, f"its answer cannot be read: {out[:200]!r}")
 

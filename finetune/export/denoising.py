@@ -37,7 +37,6 @@ BOUNDS = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 _ROUNDING = 1e-5
 """How far two float32 predictions of one model may be apart, as a share of the prediction."""
 
-_SHOWN = ("loaded_by", "change", "difference", "bound")
 _TIMESTEP = 500
 _SIDE = 16
 """Of the latents: the smallest that every U-Net of SDXL's kind can halve twice, and still has room for a kernel."""
@@ -68,7 +67,8 @@ class StepComparison:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
-        return {"file": str(self.file), **{name: getattr(self, name) for name in _SHOWN}}
+        numbers = {name: getattr(self, name) for name in ("change", "difference", "bound")}
+        return {"file": str(self.file), "loaded_by": self.loaded_by, **numbers, "words": self.describe()}
 
     def describe(self) -> str:
         """Return it in a sentence."""

@@ -23,7 +23,8 @@ if "bf16" in sys.argv:
     sys.exit("atelier: too small for bf16")
 (run / "exports" / "cat.safetensors").write_bytes(b"")
 print("warning: step-000030 is damaged", file=sys.stderr)
-print(json.dumps({"step": 20, "files": [str(run / "exports" / "cat.safetensors")]}))
+files = [str(run / "exports" / "cat.safetensors")]
+print(json.dumps({"step": 20, "files": files, "denoising": [{"words": "off by 0.04 %"}]}))
 """
 
 
@@ -66,6 +67,7 @@ def test_an_export_runs_once_and_tells_what_it_wrote(exports, run):
     (run.path / "go").touch()
     state = _until_over(exports, run)
     assert (state.status, state.step, state.words) == ("done", 20, "warning: step-000030 is damaged")
+    assert state.denoising == ("off by 0.04 %",)
     assert [file.path for file in exported_files(run)] == list(state.files)
     exports.start(run, ExportChoice(None, ("kohya",), "bf16", "full"))
     assert _until_over(exports, run).words == "too small for bf16"

@@ -8,6 +8,7 @@ import gradio as gr
 from finetune.cli.output import format_bytes
 from finetune.errors import RecipeError
 from finetune.recipe import load_recipe
+from finetune.recipe.schema import SmallAdapter
 from finetune.run.folder import RunFolder
 from finetune.run.losses import lowest_loss
 from webui.desk import Desk
@@ -25,6 +26,7 @@ from webui.exporting import (
 )
 from webui.pages.parts import empty, fact_list, message_list, on_open, progress
 from webui.places import PlaceError
+from webui.proofs import proof_of, proof_table
 from webui.words import told
 
 _TICK_SECONDS = 1.0
@@ -35,6 +37,7 @@ _FORMAT_WORDS = {
     "diffusers": "diffusers",
     "peft": "peft",
 }
+_KINDS = {"lora": "a LoRA", "loha": "a LoHa", "lokr": "a LoKr"}
 _METADATA_WORDS = {"full": "full: tags, folders and the recipe", "minimal": "minimal: only what programs need"}
 
 
@@ -63,6 +66,9 @@ def build(desk: Desk) -> None:
                               elem_id="export-command")  # fmt: skip
         with gr.Column(scale=3, min_width=320):
             state = gr.HTML(label="State", elem_id="export-state")
+            inside = gr.Dropdown([], label="Look inside", elem_id="export-inside", visible=False)
+            facts = gr.HTML(label="What the file holds", elem_id="export-facts")
+            readers = gr.HTML(label="What other programs make of it", elem_id="export-readers")
             files = gr.File(label="Files to download", file_count="multiple", interactive=False,
                             elem_id="export-files", visible=False)  # fmt: skip
             table = gr.Dataframe(
@@ -75,8 +81,6 @@ def build(desk: Desk) -> None:
                 label="Exports of this run, the newest first",
                 elem_id="export-list",
             )
-            inside = gr.Dropdown([], label="Look inside", elem_id="export-inside", visible=False)
-            facts = gr.HTML(label="What the file holds", elem_id="export-facts")
             strings = gr.Dataframe(
                 headers=["Name", "Value"],
                 column_widths=["35%", "65%"],
@@ -91,7 +95,7 @@ def build(desk: Desk) -> None:
                 gr.Markdown(PROOF)
 
     choices = [run, step, formats, precision, metadata, card]
-    results = [state, start, files, table, inside, facts, strings]
+    results = [state, start, files, table, inside, facts, readers, strings]
     opened = [about, step, formats, precision, metadata, card, line, seen, *results]
     on_open(page.open, None, [run, *opened])
     run.input(page.choose, run, opened, show_progress="hidden")
@@ -102,7 +106,7 @@ def build(desk: Desk) -> None:
     mark = gr.State("")
     gr.Timer(_TICK_SECONDS).tick(page.mark, [run, mark], mark, show_progress="hidden")
     mark.change(page.look, [run, seen], [seen, *results], show_progress="hidden")
-    inside.input(page.look_inside, [run, inside], [facts, strings], show_progress="hidden")
+    inside.input(page.look_inside, [run, inside], [facts, readers, strings], show_progress="hidden")
 
 
 class _Page:
@@ -125,12 +129,12 @@ class _Page:
         if not key:
             words = empty("There is no run yet.", "Start one on the page Runs, and come back when it has saved a step.")
             keep = [gr.skip() for _ in range(5)]
-            return ["", *keep, "", None, words, gr.Button(interactive=False), *[gr.skip() for _ in range(5)]]
+            return ["", *keep, "", None, words, gr.Button(interactive=False), *[gr.skip() for _ in range(6)]]
         run = self.places.run(key)
         recipe = load_recipe(str(run.recipe))
         steps = run.kept_steps()
-        is_lora = recipe.adapter.kind == "lora"
-        about = fact_list([("Trained", "a LoRA" if is_lora else "a whole model: a folder in diffusers' layout"),
+        is_lora = isinstance(recipe.adapter, SmallAdapter)
+        about = fact_list([("Trained", _KINDS.get(recipe.adapter.kind, "a whole model: a folder in diffusers' layout")),
                            ("Steps kept", ", ".join(map(str, reversed(steps))) or "none yet"),
                            ("Exports go to", str(run.exports))])  # fmt: skip
         export = recipe.export
@@ -161,7 +165,7 @@ class _Page:
         if not key:
             raise RecipeError("There is no run to export. Start one on the page Runs")
         run = self.places.run(key)
-        if not formats and load_recipe(str(run.recipe)).adapter.kind == "lora":
+        if not formats and isinstance(load_recipe(str(run.recipe)).adapter, SmallAdapter):
             raise RecipeError("Formats: choose at least one")
         self.exports.start(run, _choice(step, formats, precision, metadata, card=card))
         return _state(self.exports.look(run), is_empty=False), gr.Button(interactive=False)
@@ -185,11 +189,11 @@ class _Page:
         except PlaceError:
             nothing = [gr.File(value=None, visible=False), gr.Dataframe(visible=False), gr.Dropdown(visible=False)]
             words = empty("This run is gone.", "Choose another one, or open this page again.")
-            return [_GONE, words, gr.Button(interactive=False), *nothing, "", gr.Dataframe(visible=False)]
+            return [_GONE, words, gr.Button(interactive=False), *nothing, "", "", gr.Dataframe(visible=False)]
         return gr.skip() if self._mark(run) == seen else self._all(run)
 
     @told
-    def look_inside(self, key: str, name: str) -> tuple[Any, Any]:
+    def look_inside(self, key: str, name: str) -> tuple[Any, Any, Any]:
         """Show what a file holds."""
         files = {file.name: file for file in exported_files(self.places.run(key))}
         if name not in files:
@@ -207,7 +211,7 @@ class _Page:
         files = exported_files(run)
         weights = [file for file in files if file.path.suffix == ".safetensors"]
         rows = [[file.name, format_bytes(file.num_bytes), _time(file.written_at)] for file in files]
-        shown = _inside(weights[0]) if weights else ("", gr.Dataframe(visible=False))
+        shown = _inside(weights[0]) if weights else ("", "", gr.Dataframe(visible=False))
         return [
             self._mark(run),
             _state(state, is_empty=not files),
@@ -247,7 +251,8 @@ def _state(state: ExportState | None, *, is_empty: bool) -> str:
         return message_list([("error", state.words)])
     names = ", ".join(file.name for file in state.files if file.suffix != ".jpg")
     warnings = [("warning", state.words)] if state.words else []
-    return message_list([("note", f"exported step {state.step}: {names}"), *warnings])
+    steps = [("note", words) for words in state.denoising]
+    return message_list([("note", f"exported step {state.step}: {names}"), *steps, *warnings])
 
 
 def _weights_first(files: list[ExportedFile]) -> list[str]:
@@ -255,10 +260,15 @@ def _weights_first(files: list[ExportedFile]) -> list[str]:
     return [str(file.path) for file in sorted(files, key=lambda file: file.path.suffix != ".safetensors")]
 
 
-def _inside(file: ExportedFile) -> tuple[Any, Any]:
+def _inside(file: ExportedFile) -> tuple[Any, Any, Any]:
     facts, strings = read_facts(file.path)
     rows = [[name, value] for name, value in strings]
-    return fact_list([("File", file.name), *facts]), gr.Dataframe(value=rows, visible=bool(rows))
+    proof = proof_of(file.path)
+    return (
+        fact_list([("File", file.name), *facts]),
+        "" if proof is None else proof_table(proof),
+        gr.Dataframe(value=rows, visible=bool(rows)),
+    )
 
 
 def _time(seconds: float) -> str:
