@@ -11,6 +11,7 @@ row, or of each column where the file's norms are of columns. A strength below 1
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,13 +100,15 @@ def fuse(
         What was changed.
 
     Raises:
-        RecipeError: there is not one weight for each file.
+        RecipeError: there is not one weight for each file, or one is no number.
         AtelierError: a file does not fit the model, two with DoRA change one module, the base is kept in numbers too
             narrow to be added to, or a sum does not fit them.
         DiskError: the disk refuses. What was at `target` is as it was.
     """
     if not loras or len(weights) != len(loras):
         raise RecipeError(f"--weights: got {len(weights)} for {len(loras)} LoRA files; give one for each")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise RecipeError(f"--weights: needs numbers, got {', '.join(f'{weight:g}' for weight in weights)}")
     report = FuseReport()
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(LoraFile(path, base.structure)) for path in loras]
@@ -166,9 +169,8 @@ def check_fused_output(target: Path, base: Path, loras: Sequence[Path], *, overw
     if base.is_dir():
         if target.suffix == ".safetensors":
             raise RecipeError(f"--output {target}: the base is a folder, and so is what is made of it. Name a folder")
-        inside = target.resolve()
-        if base.resolve() in inside.parents or inside in base.resolve().parents:
-            raise RecipeError(f"--output {target}: lies in the base, or the base in it. Give a place beside it")
+        if any(target.resolve() in given.resolve().parents for given in (base, *loras)):
+            raise RecipeError(f"--output {target}: one of the inputs lies in it. Give a place beside it")
         if target.exists() and not (overwrite and (target / "model_index.json").is_file()):
             raise RecipeError(
                 f"--output {target} is there already. Give another name; --overwrite replaces a folder that holds a "

@@ -1,6 +1,7 @@
 """`atelier lora fuse` and `atelier lora extract` as a person types them: into the miniature and out of it again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from finetune.adapters.weights import LoraModule
 from finetune.cli.main import main
 from finetune.dialects.lora_file import read_lora
 from finetune.loras.writing import write_made
+from finetune.model.geometry import MINIATURE_FOLDER
 from finetune.model.structure import named_structure
 
 PATH = "mid_block.attentions.0.proj_in"
@@ -55,6 +57,7 @@ def test_in_and_out_again(lora: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["fuse", "nowhere", "cat.safetensors", "-o", "x"], "does not exist"),
         (["fuse", "miniature", "cat.safetensors", "-o", "x", "--weights", "1", "1"], "one for each"),
         (["fuse", "miniature", "cat.safetensors", "-o", "cat.safetensors"], "one of the inputs"),
+        (["extract", "miniature", ".", "--rank", "2", "-o", "x.safetensors"], "unet/config.json is missing"),
         (["extract", "miniature", "nowhere", "--rank", "2", "-o", "x.safetensors"], "does not exist"),
         (["extract", "miniature", "miniature", "--rank", "2", "--only", "vae", "-o", "x.safetensors"], "is none of"),
         (["extract", "miniature", "miniature", "--rank", "2", "-o", "x"], "ends in .safetensors"),
@@ -72,3 +75,14 @@ def test_slips(
     assert main(["lora", *line]) == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["cat.safetensors"]
+
+
+def test_a_models_own_files_are_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MINIATURE_FOLDER / "base", model)
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    line = ["lora", "extract", "miniature", str(model), "--rank", "2", "-o", str(weights), "--overwrite"]
+    assert main(line) == 2
+    assert "one of the inputs" in capsys.readouterr().err
+    assert weights.read_bytes() == before

@@ -212,6 +212,8 @@ def test_what_does_not_fit_leaves_nothing(
                 fuse(base, [lora], [1.0], target)
             with pytest.raises(RecipeError, match="one for each"):
                 fuse(base, [lora], [1.0, 1.0], target)
+            with pytest.raises(RecipeError, match="needs numbers"):
+                fuse(base, [lora], [float("nan")], target)
         assert not target.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["huge.safetensors", "miniature.safetensors"]
 
@@ -237,8 +239,9 @@ def test_outputs_that_would_cost_something(checkpoint: Path, tmp_path: Path) -> 
         (checkpoint, lora, "one of the inputs"),
         (checkpoint, tmp_path / "fused.pt", "ends in .safetensors"),
         (BASE, tmp_path / "fused.safetensors", "Name a folder"),
-        (BASE, BASE / "fused", "lies in the base"),
-        (BASE, BASE.parent, "lies in the base"),
+        (BASE, BASE / "fused", "lies in "),
+        (BASE, BASE.parent, "one of the inputs lies in it"),
+        (BASE, tmp_path, "one of the inputs lies in it"),
         (BASE, kept, "is there already"),
     ):
         with pytest.raises(RecipeError, match=message):
