@@ -1,20 +1,18 @@
-"""ComfyUI, and Forge, which has its table from there.
+"""ComfyUI.
 
 Read in Comfy-Org/ComfyUI at commit ec93dca (2026): comfy/lora.py (`load_lora`, `model_lora_keys_unet`,
 `model_lora_keys_clip`), comfy/utils.py (`unet_to_diffusers`), comfy/weight_adapter/ (`lora`, `loha`, `lokr`, and
-`weight_decompose` in `base`); and in lllyasviel/stable-diffusion-webui-forge:
-packages_3rdparty/comfyui_lora_collection/lora.py, extensions-builtin/sd_forge_lora/networks.py
-(`load_lora_for_models`), backend/patcher/lora.py.
+`weight_decompose` in `base`).
 
 A table maps every name it knows to a weight of the model: `lora_unet_` and the original layout with underscores,
 `diffusion_model.` and the original layout with dots, `lora_unet_` and diffusers' names with underscores, and diffusers'
 names as of before peft, where `processor.` stands before `to_q` and `to_out.0` is `to_out`. Today's
 `unet.….attn1.to_q` is not in it, but `unet.….proj_in` is: such a file is taken in part. An unknown key is a line in the
-log (ComfyUI); more than twelve make Forge refuse the file.
+log. A model with one encoder, the refiner, has it under the names of the first one.
 
 The scale is alpha / rank, 1 without alpha. DoRA: which axis magnitudes belong to is told by their first size; those of
-outputs are divided by the norm of W, where training divides by that of W + ΔW. The first half of a pair without the
-second raises a KeyError.
+outputs are divided by the norm of W, where training divides by that of W + ΔW. An `up` without its `down` raises a
+KeyError.
 """
 
 from finetune.readers.contents import Contents
@@ -47,7 +45,8 @@ _LYCORIS = frozenset(
     + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
     + [f".{part}.weight" for part in ("a1", "a2", "b1", "b2")]
 )
-_OTHERS = frozenset((".alpha", ".dora_scale", ".diff", ".diff_b", ".w_norm", ".b_norm"))
+SUFFIXES = _FACTORS | _LYCORIS | {".alpha", ".dora_scale", ".diff", ".diff_b", ".w_norm", ".b_norm"}
+"""The ends of keys that Forge knows too."""
 _COMFYUI = frozenset(
     [
         *(".set_weight", ".reshape_weight", ".oft_blocks", ".rescale"),
@@ -61,10 +60,6 @@ DORA = Limit(
     "of the two",
     "atelier lora fuse, or the diffusers format for programs that use it",
 )
-_OFT = Limit("OFT", "it does not apply OFT", "use a program that does")
-
-FORGE_TOLERATES = 12
-"""So many unknown keys Forge bears; with more it takes nothing of the file."""
 
 
 def read_as_comfyui(contents: Contents) -> Reading:
@@ -73,39 +68,20 @@ def read_as_comfyui(contents: Contents) -> Reading:
         reader="comfyui",
         title="ComfyUI",
         names=comfyui_names(contents.names) | _generic_names(contents.names),
-        suffixes=_FACTORS | _LYCORIS | _OTHERS | _COMFYUI,
+        suffixes=SUFFIXES | _COMFYUI,
         kinds=frozenset(("lora", "loha", "lokr", "glora", "oft", "full", "norm")),
         unknown="a line in its log says so",
         gap=lambda entry: gap_of_refiner(entry, contents),
     )
     tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
-    _finish(tally, rules)
-    return tally.finish()
-
-
-def read_as_forge(contents: Contents) -> Reading:
-    """Read a file as Forge does."""
-    rules = Rules(
-        reader="forge",
-        title="Forge",
-        names=comfyui_names(contents.names),
-        suffixes=_FACTORS | _LYCORIS | _OTHERS,
-        kinds=frozenset(("lora", "loha", "lokr", "glora", "full", "norm")),
-        unknown="a line in its console says so",
-        limits={"oft": _OFT},
-        gap=lambda entry: gap_of_refiner(entry, contents),
-    )
-    tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
-    if len(tally.left) > FORGE_TOLERATES:
-        tally.refuse(
-            f"{len(tally.left)} keys are unknown to it, and more than {FORGE_TOLERATES} make it refuse the file"
-        )
-    _finish(tally, rules)
+    refuse_halves(tally, rules)
+    tally.version = RIGHT
+    tally.dora = dora_by_first_size(tally)
     return tally.finish()
 
 
 def comfyui_names(names: ModelNames) -> dict[str, Module]:
-    """Return the stems that ComfyUI and Forge know for a model, and the modules they are."""
+    """Return the stems that ComfyUI, and Forge after it, know for a model, and the modules they are."""
     known: dict[str, Module] = {}
     for original, path in (*names.original.items(), *names.norms.items()):
         module: Module = ("unet", path)
@@ -139,13 +115,11 @@ def _generic_names(names: ModelNames) -> dict[str, Module]:
     return known
 
 
-def _finish(tally: Tally, rules: Rules) -> None:
-    contents = tally.contents
-    for entry in contents.entries:
+def refuse_halves(tally: Tally, rules: Rules) -> None:
+    """Refuse a file with an `up` that has no `down`."""
+    for entry in tally.contents.entries:
         if "up" in entry.keys and "down" not in entry.keys and entry.stem in rules.names:
             tally.refuse(f"{entry.stem}: has no counterpart to {entry.keys['up']}: a KeyError ends the loading")
-    tally.version = RIGHT
-    tally.dora = dora_by_first_size(tally)
 
 
 def dora_by_first_size(tally: Tally) -> Verdict:

@@ -104,6 +104,7 @@ def sort_contents(file: AdapterFile, names: ModelNames) -> Contents:
             others.append(key)
         else:
             groups.setdefault(split[0], {})[split[1]] = key
+    _leave_out_twins(file, groups)
     known = every_stem(names)
     settings = adapter_settings(file)
     entries = []
@@ -119,6 +120,21 @@ def sort_contents(file: AdapterFile, names: ModelNames) -> Contents:
         scale = _meant_scale(file, kind, keys, rank, component, module, settings)
         entries.append(Entry(stem, keys, kind, component, module, rank, scale, misfit))
     return Contents(file, names, tuple(entries), tuple(sorted(others)))
+
+
+def _leave_out_twins(file: AdapterFile, groups: dict[str, dict[str, str]]) -> None:
+    """Leave out names that stand in peft's folder for an older transformers beside those of today's.
+
+    peft takes the names that the model has, and passes over the others: a module of encoder 1 that stands there with
+    and without `text_model.` is whole in both.
+    """
+    front = "text_encoder/base_model.model."
+    for stem in [stem for stem in groups if stem.startswith(f"{front}text_model.")]:
+        own = groups.get(stem.replace(f"{front}text_model.", front))
+        if own is None or own.keys() != groups[stem].keys():
+            continue
+        if all(file.shapes[key] == file.shapes[groups[stem][part]] for part, key in own.items()):
+            del groups[stem]
 
 
 def adapter_settings(file: AdapterFile) -> Mapping[Component, Mapping[str, Any]]:

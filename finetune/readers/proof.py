@@ -10,9 +10,10 @@ from finetune.naming.components import COMPONENTS, Component
 from finetune.naming.structure import SDXL_BASE, ModelStructure
 from finetune.readers.a1111 import read_as_a1111
 from finetune.readers.adapter_file import AdapterFile, read_adapter_file
-from finetune.readers.comfyui import read_as_comfyui, read_as_forge
+from finetune.readers.comfyui import read_as_comfyui
 from finetune.readers.contents import Contents, sort_contents
 from finetune.readers.diffusers import read_as_diffusers
+from finetune.readers.forge import read_as_forge
 from finetune.readers.invokeai import read_as_invokeai
 from finetune.readers.kohya import read_as_kohya
 from finetune.readers.names import ModelNames

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+from safetensors.torch import save_file
 
 from finetune.naming.structure import SDXL_BASE, SDXL_REFINER
 from finetune.readers.adapter_file import AdapterFile, Shape
 from finetune.readers.diagnosis import diagnose
 from finetune.readers.finding import Finding
 from finetune.readers.names import ModelNames, Module, underscored
-from finetune.readers.proof import prove_file
+from finetune.readers.proof import prove, prove_file
 
 MakeFile = Callable[..., AdapterFile]
 Change = Callable[[AdapterFile], AdapterFile]
@@ -131,6 +135,23 @@ def test_a_file_in_kohyas_format_with_one_thing_about_it(case: str, make_file: M
     text = f"{findings[name].what} {findings[name].remedy}"
     assert words in text
     assert failing(file) == expected
+
+
+def test_what_diffusers_own_conversion_writes(tmp_path: Path) -> None:
+    """Its alphas are the ranks, as whole numbers; the magnitudes of DoRA keep peft's name."""
+    place = "unet.mid_block.attentions.0.proj_in"
+    trained = {
+        f"{place}.lora_A.weight": torch.ones(4, 1280),
+        f"{place}.lora_B.weight": torch.ones(1280, 4),
+        f"{place}.lora_magnitude_vector.weight": torch.ones(1280),
+        "text_encoder.encoder.layers.0.mlp.fc1.lora_A.weight": torch.ones(4, 768),
+        "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": torch.ones(3072, 4),
+    }
+    save_file(convert_state_dict_to_kohya(trained), tmp_path / "lora.safetensors")
+    proof = prove(tmp_path / "lora.safetensors")
+    found = {finding.name for finding in diagnose(proof)}
+    assert {"diffusers-kohya", "no-text-model", "magnitudes-unnamed"} <= found
+    assert not proof.is_whole
 
 
 def test_other_dialects_are_named(make_file: MakeFile) -> None:

@@ -137,7 +137,8 @@ def old_text(module: Module) -> str:
 
 CASES: dict[str, Callable[[], Tensors]] = {
     "kohya": lambda: pairs(INSIDE),
-    "kohya, outside the blocks": lambda: pairs(OUTSIDE),
+    "kohya, outside the blocks": lambda: pairs([module for module in OUTSIDE if module[0] == "unet"]),
+    "kohya, a projection alone": lambda: pairs(some("text_projection")),
     "kohya, diffusers' names": lambda: pairs(NAMES.shapes, kohya_new),
     "kohya, no alpha": lambda: pairs(INSIDE, alphas=lambda module: None),
     "kohya, mixed alphas": lambda: pairs(INSIDE, alphas=by_end(MIXED, 2.0)),

@@ -190,6 +190,24 @@ def stem(module: Module) -> str:
     return "lora_unet_" + underscored(names[module[1]])
 
 
+@pytest.mark.parametrize(
+    ("metadata", "wrong"),
+    [
+        ({}, set()),
+        ({"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"}, set()),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, {"a1111"}),
+        ({"ss_tag_frequency": "{}"}, {"a1111"}),
+        ({"ss_v2": "True"}, {"a1111", "forge"}),
+        ({"modelspec.architecture": "stable-diffusion-v1/lora"}, {"a1111", "forge"}),
+        ({"ss_base_model_version": "sdxl_base_v1-0", "modelspec.architecture": "flux-1-dev/lora"}, {"forge"}),
+    ],
+)
+def test_the_version_by_strings(metadata: dict[str, str], wrong: set[str], make_file: MakeFile) -> None:
+    proof = prove_file(make_file(metadata=metadata))
+    assert {name for name in SIX if proof.readings[name].version.state == "wrong"} == wrong
+    assert failing(proof) == wrong
+
+
 def test_a_proof_as_text_and_as_data(make_file: MakeFile) -> None:
     proof = prove_file(make_file())
     lines = proof.as_lines()
