@@ -19,6 +19,7 @@ is shown.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from finetune.naming.components import Component
 from finetune.readers.contents import Contents, Entry
@@ -92,7 +93,8 @@ def read_as_a1111(contents: Contents) -> Reading:
     return tally.finish()
 
 
-def a1111_names(names: ModelNames) -> dict[str, Module]:
+@lru_cache(maxsize=8)
+def a1111_names(names: ModelNames) -> Mapping[str, Module]:
     """Return the stems A1111 knows for a model, and the modules they are."""
     known: dict[str, Module] = {}
     places = set(names.original)

@@ -15,6 +15,9 @@ outputs are divided by the norm of W, where training divides by that of W + ΔW.
 KeyError.
 """
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from finetune.readers.contents import Contents
 from finetune.readers.names import ModelNames, Module, underscored
 from finetune.readers.reading import (
@@ -67,7 +70,7 @@ def read_as_comfyui(contents: Contents) -> Reading:
     rules = Rules(
         reader="comfyui",
         title="ComfyUI",
-        names=comfyui_names(contents.names) | _generic_names(contents.names),
+        names={**comfyui_names(contents.names), **_generic_names(contents.names)},
         suffixes=SUFFIXES | _COMFYUI,
         kinds=frozenset(("lora", "loha", "lokr", "glora", "oft", "full", "norm")),
         unknown="a line in its log says so",
@@ -80,7 +83,8 @@ def read_as_comfyui(contents: Contents) -> Reading:
     return tally.finish()
 
 
-def comfyui_names(names: ModelNames) -> dict[str, Module]:
+@lru_cache(maxsize=8)
+def comfyui_names(names: ModelNames) -> Mapping[str, Module]:
     """Return the stems that ComfyUI, and Forge after it, know for a model, and the modules they are."""
     known: dict[str, Module] = {}
     for original, path in (*names.original.items(), *names.norms.items()):

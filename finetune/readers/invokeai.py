@@ -16,6 +16,7 @@ DoRA: `dora_scale` is taken for one of columns, whichever axis it belongs to.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from finetune.naming.structure import SDXL_BASE
 from finetune.readers.adapter_file import Shape
@@ -96,7 +97,8 @@ def _read_for_another_model(contents: Contents) -> Reading:
     return tally.finish()
 
 
-def invokeai_names(names: ModelNames) -> dict[str, Module]:
+@lru_cache(maxsize=8)
+def invokeai_names(names: ModelNames) -> Mapping[str, Module]:
     """Return the stems InvokeAI knows for a model, and the modules they are."""
     paths = set(names.unet_paths)
     known: dict[str, Module] = {f"lora_unet_{underscored(path)}": ("unet", path) for path in paths}

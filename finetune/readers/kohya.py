@@ -12,6 +12,9 @@ merged. LoHa and LoKr need `--network_module networks.loha` or `networks.lokr`, 
 The scale is alpha / rank, 1 without alpha, and also for an alpha of 0. DoRA is not known: the magnitudes are left.
 """
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from finetune.naming.components import Component
 from finetune.naming.structure import SDXL_BASE
 from finetune.readers.contents import Contents, Entry
@@ -82,7 +85,8 @@ def read_as_kohya(contents: Contents) -> Reading:
     return tally.finish()
 
 
-def kohya_names(names: ModelNames) -> dict[str, Module]:
+@lru_cache(maxsize=8)
+def kohya_names(names: ModelNames) -> Mapping[str, Module]:
     """Return the stems sd-scripts know for a model, and the modules they are."""
     known: dict[str, Module] = {
         f"lora_unet_{underscored(original)}": ("unet", path)

@@ -8,7 +8,7 @@ computes an index from another one.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from finetune.naming.components import Component
 from finetune.naming.structure import ModelStructure, Shape, TextStructure, UNetStructure
@@ -80,6 +80,12 @@ class ModelNames:
         for layer in range(encoder.layers if encoder else 0):
             for name in _TEXT_LAYER:
                 yield f"text_model.encoder.layers.{layer}.{name}"
+
+
+@lru_cache(maxsize=8)
+def names_of(structure: ModelStructure) -> ModelNames:
+    """Return a model's names; those of the last few models are kept, as every file asks for the same ones."""
+    return ModelNames(structure)
 
 
 def underscored(path: str) -> str:

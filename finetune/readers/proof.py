@@ -16,7 +16,7 @@ from finetune.readers.diffusers import read_as_diffusers
 from finetune.readers.forge import read_as_forge
 from finetune.readers.invokeai import read_as_invokeai
 from finetune.readers.kohya import read_as_kohya
-from finetune.readers.names import ModelNames
+from finetune.readers.names import names_of
 from finetune.readers.peft import read_as_peft
 from finetune.readers.reading import Left, Reading, Verdict
 from finetune.readers.stems import Dialect
@@ -110,7 +110,7 @@ def prove(path: Path, structure: ModelStructure = SDXL_BASE) -> Proof:
 
 def prove_file(file: AdapterFile, structure: ModelStructure = SDXL_BASE) -> Proof:
     """Hold a file that was read against the rules of every reader."""
-    contents = sort_contents(file, ModelNames(structure))
+    contents = sort_contents(file, names_of(structure))
     readings = {name: read(contents) for name, read in READERS.items()}
     return Proof(contents, readings, MEANT_FOR[contents.dialect])
 
@@ -214,6 +214,7 @@ def _remarks(proof: Proof) -> list[str]:
         reading = proof.readings[name]
         if reading.state in ("partial", "refused"):
             lines.append(f"{reading.title}: {describe_shortfall(reading)}")
+        lines += [f"{reading.title}: {note}" for note in reading.notes]
         lines += [
             f"{reading.title} and {limit.name}: {limit.text}. Instead: {limit.remedy}" for limit in reading.limits
         ]

@@ -1,6 +1,7 @@
 """The names of modules in files, in every dialect: which module a stem is, of which model, and whose way of writing."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 
 from finetune.naming.components import Component
@@ -35,7 +36,8 @@ _PREFIXES: tuple[tuple[str, Component], ...] = (
 _PEFT = "base_model.model."
 
 
-def every_stem(names: ModelNames) -> dict[str, Module]:
+@lru_cache(maxsize=8)
+def every_stem(names: ModelNames) -> Mapping[str, Module]:
     """Return every stem that any dialect has for each module."""
     found: dict[str, Module] = {}
     paths = {path: original for original, path in names.original.items()}

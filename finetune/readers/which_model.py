@@ -6,7 +6,7 @@ from finetune.model.structure import MODEL_WORDS, named_structure
 from finetune.naming.structure import ModelStructure
 from finetune.readers.adapter_file import AdapterFile, read_adapter_file
 from finetune.readers.contents import sort_contents
-from finetune.readers.names import ModelNames
+from finetune.readers.names import names_of
 from finetune.tensors.header import read_header
 
 AUTO = "auto"
@@ -37,7 +37,7 @@ def fitting_structure(path: Path) -> ModelStructure:
     found, most = named_structure(MODEL_WORDS[0]), -1
     for word in MODEL_WORDS:
         structure = named_structure(word)
-        entries = sort_contents(file, ModelNames(structure)).entries
+        entries = sort_contents(file, names_of(structure)).entries
         fitting = sum(entry.module is not None and not entry.misfit for entry in entries)
         if fitting > most:
             found, most = structure, fitting
