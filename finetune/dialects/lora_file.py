@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from finetune.adapters.weights import LoraModule
@@ -32,13 +33,14 @@ _PRECISIONS = {"F16": "fp16", "BF16": "bf16"}
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a module's tensors lie."""
+    """Where a module's tensors lie; of `twins`, pairs of names of one tensor, both must hold the same."""
 
     given: Given
     kind: str
     naming: str
     source: int
     keys: Mapping[str, str]
+    twins: Sequence[tuple[str, str]]
 
 
 class LoraFile:
@@ -173,6 +175,9 @@ class LoraFile:
         """Return one module in float32 as the file has it, whichever base it belongs to; errors as `load`'s."""
         place = self._places[name]
         file = self._files[place.source]
+        for one, other in place.twins:
+            if not torch.equal(file.raw(one), file.raw(other)):
+                raise AtelierError(f"{place.given.where}: {shown(one)} and {shown(other)} do not hold the same")
         return build_form(place.given, {part: file.floats(key) for part, key in place.keys.items()})
 
     def raw(self, name: ModuleName) -> dict[str, Tensor]:
@@ -192,11 +197,12 @@ def read_lora(path: Path, structure: ModelStructure = SDXL_BASE) -> list[AnyModu
 
 
 def _by_module(source: Source, keys: Sequence[Key]) -> dict[ModuleName, list[Key]]:
+    """Return the keys of each module, the first encoder's twins behind one another."""
     groups: dict[ModuleName, list[Key]] = {}
     taken: dict[tuple[ModuleName, str], str] = {}
     for key in keys:
         other = taken.setdefault((key.module, key.part), key.name)
-        if other != key.name:
+        if other != key.name and not _are_twins(source, other, key):
             raise AtelierError(
                 f"{source.header.path}: {shown(other)} and {shown(key.name)} are the same part of one module"
             )
@@ -204,15 +210,25 @@ def _by_module(source: Source, keys: Sequence[Key]) -> dict[ModuleName, list[Key
     return groups
 
 
+def _are_twins(source: Source, other: str, key: Key) -> bool:
+    """Return whether two names are those that one tensor of peft's has with and without `text_model.`."""
+    entries = source.header.entries
+    names = {name.replace("base_model.model.text_model.", "base_model.model.") for name in (other, key.name)}
+    is_peft = key.naming == "peft" and key.module[0] == "text_encoder"
+    return is_peft and len(names) == 1 and entries[other].shape == entries[key.name].shape
+
+
 def _place(source: Source, number: int, name: ModuleName, keys: Sequence[Key], structure: ModelStructure) -> _Place:
+    own: dict[str, str] = {}
+    twins = [(own[key.part], key.name) for key in keys if own.setdefault(key.part, key.name) != key.name]
     given = Given(
         where=f"{source.header.path}: {'.'.join(name)}",
         name=name,
         shape=structure.weights[name],
-        parts={key.part: source.header.entries[key.name].shape for key in keys},
+        parts={part: source.header.entries[key].shape for part, key in own.items()},
         config=source.config_of(name[0]),
     )
-    return _Place(given, check_shapes(given), keys[0].naming, number, {key.part: key.name for key in keys})
+    return _Place(given, check_shapes(given), keys[0].naming, number, own, twins)
 
 
 def _subtracted(where: str, trained: AnyModule, initial: AnyModule) -> LoraModule:

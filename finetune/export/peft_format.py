@@ -1,8 +1,10 @@
 """peft's own format: for each trained component a folder with `adapter_config.json` and `adapter_model.safetensors`.
 
 `PeftModel.from_pretrained(pipeline.unet, "<name>-peft/unet")` loads one. Names here are those of the modules of the
-models themselves, so CLIPTextModel's are without `text_model.`, as in transformers 5.6 and later; peft translates
-nothing.
+models themselves; peft translates nothing, and a module that it finds no tensors for stays as it was drawn, with a
+warning. So CLIPTextModel's modules stand here twice: without `text_model.`, as transformers 5.6 and later name them,
+and with it, as earlier ones do. Either takes its own and passes over the others. (measured: 5.5.4 and 5.23.0 with peft
+0.21.2)
 
 LoRA, DoRA, LoHa and LoKr have a configuration in peft, one for all of a component. What it cannot say is refused: LoHa
 and LoKr have no DoRA there, and the shapes of LoKr's two parts follow from one number for all modules
@@ -55,7 +57,8 @@ class _ComponentFolder:
                 f"{self.component}: holds {self.kind} and {module.kind}; a configuration of peft is of one. Use kohya"
             )
         for name, tensor in self._tensors(module, precision).items():
-            self.spool.add(f"base_model.model.{_model_path(module)}.{name}", tensor)
+            for path in _model_paths(module):
+                self.spool.add(f"base_model.model.{path}.{name}", tensor)
 
     def _tensors(self, module: AdaptedModule, precision: str) -> dict[str, Tensor]:
         if isinstance(module, (LohaModule, LokrModule)):
@@ -117,9 +120,10 @@ def _files(path: Path, folders: Iterable[Component]) -> Iterator[Path]:
             yield path / component / "adapter_config.json"
 
 
-def _model_path(module: AdaptedModule) -> str:
+def _model_paths(module: AdaptedModule) -> Sequence[str]:
+    """Return the names of a module in its model, in each version of transformers."""
     path = module.module
-    return path.removeprefix("text_model.") if module.component == "text_encoder" else path
+    return [path.removeprefix("text_model."), path] if module.component == "text_encoder" else [path]
 
 
 def _loha(module: LohaModule) -> tuple[dict[str, Tensor], int]:

@@ -122,6 +122,19 @@ def test_which_encoder_is_told_by_the_shapes_where_nothing_else_tells(tmp_path: 
     assert read_lora(folder / "adapter_model.safetensors")[0].component == "text_encoder_2"
 
 
+def test_names_of_two_versions_beside_each_other_hold_the_same(tmp_path: Path) -> None:
+    """As our own peft folders have them: without `text_model.`, and with it."""
+    layer = "encoder.layers.0.mlp.fc1"
+    both = linear(layer, rows=3072, columns=768) | linear(f"text_model.{layer}", rows=3072, columns=768)
+    folder = peft_folder(tmp_path / "text_encoder", {"r": 2, "lora_alpha": 2}, both)
+    (module,) = read_lora(folder)
+    assert module.module == f"text_model.{layer}"
+    both[f"base_model.model.text_model.{layer}.lora_B.weight"][0, 0] = 7
+    save_file(both, folder / "adapter_model.safetensors")
+    with pytest.raises(AtelierError, match="do not hold the same"):
+        read_lora(folder)
+
+
 @pytest.mark.parametrize("word", ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga"])
 def test_an_adapter_that_began_as_a_part_of_the_base(word: str, tmp_path: Path) -> None:
     """Alone it is wrong on the untouched base; with what it began as it is a plain LoRA of twice the rank."""
