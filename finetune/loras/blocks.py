@@ -1,4 +1,7 @@
-"""Change the strength of a LoRA block by block: scales alone, no factor is touched.
+"""Change the strength of a LoRA block by block: through the scales, with no decomposition.
+
+A file in kohya's format has one alpha for all modules of a model, since not every reader takes several right; where
+strengths differ, a factor of the module carries the rest of it, rounded once to the file's precision.
 
 A rule is a pattern and a strength. A pattern is one or more parts of a module's name, from dot to dot, each of which
 may be a glob: `down_blocks.1`, `mid_block`, `text_encoder`, `attn2`, `unet.up_blocks.*.attentions.0`. It means every
@@ -117,7 +120,7 @@ def scale_blocks(
         target: the new one, in kohya's format.
         rules: the later ones count before the earlier ones.
         structure: the model it was trained on.
-        precision: of the new file; None for the old one's, which leaves the factors as they are, to the bit.
+        precision: of the new file; None for the old one's.
         watch: told of progress.
 
     Raises:

@@ -4,6 +4,7 @@ Module by module: the difference in float32, decomposed as `finetune.loras.svd` 
 layers and convolutions alone; what else differs is told with its size, not kept.
 """
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def chosen_modules(
     if not isinstance(targets, str):
         for pattern in targets:
             if not any(path_matches(path, pattern) for _, path in names):
-                choose_paths([path for _, path in names], "unet", [pattern])  # raises, with the nearest name
+                raise RecipeError(_no_match(pattern, names))
         return [name for name in names if any(path_matches(name[1], pattern) for pattern in targets)]
     if targets not in WORDS:
         raise RecipeError(f"--targets {targets!r} is not known. Known: {', '.join(WORDS)}, or several patterns")
@@ -144,6 +145,12 @@ def chosen_modules(
         paths = [path for own, path in names if own == component]
         chosen += [(component, path) for path in choose_paths(paths, component, word)]
     return chosen
+
+
+def _no_match(pattern: str, names: Sequence[ModuleName]) -> str:
+    endings = {ending for _, path in names for ending in (path, path.rpartition(".")[2])}
+    nearest = difflib.get_close_matches(pattern, sorted(endings), n=1, cutoff=0.0)
+    return f"--targets: {pattern!r} matches no Linear or convolution. Nearest: {nearest[0]!r}; or {', '.join(WORDS)}"
 
 
 def _require_equal_structures(base: ModelWeights, tuned: ModelWeights) -> None:

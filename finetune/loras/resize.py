@@ -112,7 +112,6 @@ def resize_module(module: AdaptedModule, rule: RankRule) -> LoraModule:
     if isinstance(module, LoraModule):
         if rule.energy is None and rule.rank is not None and module.rank <= rule.rank:
             return module
-        # The scale is folded into one factor, so it also decides nothing about how the values are split.
         parts = decompose_product(module.up.double() * module.scale, module.down)
     else:
         parts = decompose_dense(module.delta(torch.float64))
@@ -121,14 +120,22 @@ def resize_module(module: AdaptedModule, rule: RankRule) -> LoraModule:
 
 
 def plain_lora(like: AdaptedModule, up: torch.Tensor, down: torch.Tensor) -> LoraModule:
-    """Return the module with other factors (out, rank) and (rank, in · height · width), and a scale of 1."""
+    """Return a module whose change is up (out, rank) @ down (rank, in · height · width), as factors and a scale.
+
+    The alpha of a plain LoRA stays, and that of others becomes 1: kohya's format wants one alpha for all modules of a
+    model, and the exporter would have to round once more where they differ. The scale is taken out of both factors
+    evenly.
+    """
     rank, kernel = up.shape[1], like.shape[2:]
+    alpha = like.scale * like.rank if isinstance(like, LoraModule) and like.scale != 0 else 1.0
+    scale = alpha / rank
+    root = abs(scale) ** 0.5
     return LoraModule(
         like.component,
         like.module,
-        down=down.float().reshape(rank, *like.shape[1:]).contiguous(),
-        up=up.float().reshape(-1, rank, *[1] * len(kernel)).contiguous(),
-        scale=1.0,
+        down=(down / root).float().reshape(rank, *like.shape[1:]).contiguous(),
+        up=(up / (root if scale > 0 else -root)).float().reshape(-1, rank, *[1] * len(kernel)).contiguous(),
+        scale=scale,
         magnitude=like.magnitude,
         magnitude_axis=like.magnitude_axis,
     )

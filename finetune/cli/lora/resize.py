@@ -25,9 +25,9 @@ def add_parser(subparsers: Any) -> None:
         "resize",
         help="give a LoRA smaller ranks, losing as little as can be",
         description="Write a LoRA with smaller ranks. Each module keeps the largest singular values of its change, "
-        "which is the best a rank can hold. Singular values are split evenly over both factors, and all modules of a "
-        "model have one alpha, which every reader takes right. LoHa and LoKr become plain LoRA; DoRA keeps its "
-        "magnitudes, the learned norms of the weight's rows, which do not depend on how the change is factored.",
+        "which is the best a rank can hold, split evenly over both factors; alpha stays. LoHa and LoKr become plain "
+        "LoRA; DoRA keeps its magnitudes, the learned norms of the weight's rows, which do not depend on how the "
+        "change is factored.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a LoRA file")
     add_rank_arguments(parser, required=True)

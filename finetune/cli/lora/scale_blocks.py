@@ -13,8 +13,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "scale-blocks",
         help="another strength for each block of a LoRA",
-        description="Write a LoRA whose blocks have other strengths. Scales change alone, factors stay to the bit; a "
-        "strength of 0 leaves the modules out.",
+        description="Write a LoRA whose blocks have other strengths. A strength of 0 leaves the modules out.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a LoRA file")
     which = parser.add_mutually_exclusive_group(required=True)

@@ -30,8 +30,8 @@ def test_each_module_keeps_what_a_rank_can(
     rule: RankRule, tmp_path: Path, structure: ModelStructure, make_module: MakeModule, write_lora: WriteLora
 ) -> None:
     modules = [
-        make_module("unet", LINEAR, rank=8, seed=1),
-        make_module("unet", CONVOLUTION, rank=6, alpha=5.0, seed=2),
+        make_module("unet", LINEAR, rank=8, alpha=-5.0, seed=1),
+        make_module("unet", CONVOLUTION, rank=6, alpha=-5.0, seed=2),
         make_module("text_encoder", TEXT, rank=5, seed=3),
     ]
     source, target = write_lora("cat", modules), tmp_path / "small.safetensors"
@@ -53,6 +53,8 @@ def test_each_module_keeps_what_a_rank_can(
         error = np.linalg.norm(before - after.delta().flatten(1).numpy())
         assert error <= 1.001 * np.linalg.norm(values[after.rank :])
         assert told[module.module].error == pytest.approx(error, rel=1e-5)
+        assert after.scale * after.rank == pytest.approx(module.scale * module.rank), "alpha stays"
+        assert after.down.norm().item() == pytest.approx(after.up.norm().item(), rel=1e-5)
         assert told[module.module].norm == pytest.approx(np.linalg.norm(before), rel=1e-6)
     entries = read_header(target).entries
     assert all(entries[name].dtype == "F32" for name in entries)
@@ -100,7 +102,7 @@ def test_a_module_that_does_nothing_stays_one(
 def test_the_metadata_say_what_the_file_is(
     tmp_path: Path, structure: ModelStructure, make_module: MakeModule, write_lora: WriteLora
 ) -> None:
-    modules = [make_module("unet", LINEAR, rank=8), make_module("unet", CONVOLUTION, rank=8)]
+    modules = [make_module("unet", name, rank=8, alpha=3.0) for name in (LINEAR, CONVOLUTION)]
     before = {
         "ss_network_dim": "8",
         "ss_sd_model_name": "sdxl",
@@ -112,7 +114,7 @@ def test_the_metadata_say_what_the_file_is(
     resize(write_lora("cat", modules, **before), target, rule=RankRule(rank=2), structure=structure)
     metadata = read_header(target).metadata
     assert metadata["ss_network_dim"] == "2"
-    assert float(metadata["ss_network_alpha"]) == 2
+    assert float(metadata["ss_network_alpha"]) == 3
     assert json.loads(metadata["ss_network_args"])["conv_dim"] == "2"
     assert metadata["ss_base_model_version"] == "sdxl_base_v1-0"
     assert metadata["ss_sd_model_name"] == "sdxl"
