@@ -152,11 +152,11 @@ def export_lora(
         expected={component: expected.get(component, 0) for component in COMPONENTS},
     )
     places = {name_of: get_exporter(name_of).place(run.exports, name) for name_of in written}
-    proofs = tuple(_proved(place, structure) for place in places.values())
+    proofs = tuple(proved(place, structure) for place in places.values())
     return Exported(tuple(path for paths in written.values() for path in paths), proofs)
 
 
-def _proved(place: Path, structure: ModelStructure) -> Proof:
+def proved(place: Path, structure: ModelStructure) -> Proof:
     """Return the proof of a file or of peft's folder; what is not read whole does not stay."""
     proof = prove(place, structure)
     try:

@@ -242,3 +242,60 @@ def test_the_kept_step_with_the_lowest_loss_is_exported_with_its_card(
     shown = picture_of(run.exports / "photos-step-000004-card" / card.data.widget[0]["output"]["url"]).astype(float)
     others = picture_of(run.preview(8) / "01-lora.png").astype(float)
     assert abs(shown - drawn).mean() < abs(shown - others).mean(), "its own step's pictures"
+
+
+def test_an_export_ends_with_its_proof(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from finetune.cli.main import main
+
+    run = RunFolder(tmp_path / "photos")
+    shutil.copytree(trained / "runs" / "photos", run.path)
+    capsys.readouterr()
+    assert main(["export", str(run.path), "--precision", "fp16", "--json", "--for", "a1111", "--for", "peft"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = ["photos.safetensors", "photos-diffusers/pytorch_lora_weights.safetensors", "photos-peft"]
+    assert [Path(proof["file"]) for proof in told["proofs"]] == [run.exports / name for name in names]
+    for proof in told["proofs"]:
+        assert proof["modules"] == {"unet": 169, "text_encoder": 18, "text_encoder_2": 18}
+        assert proof["is_whole"]
+    readers = {reading["reader"]: reading for reading in told["proofs"][0]["readers"]}
+    for name in ("comfyui", "a1111", "forge", "diffusers"):
+        assert readers[name]["modules"]["unet"] == {"taken": 169, "total": 169}
+        assert readers[name]["scale"]["state"] == "right"
+    assert [step["loaded_by"] for step in told["denoising"]] == ["diffusers", "diffusers", "Atelier"]
+    for step in told["denoising"]:
+        assert step["change"] > 0.01
+        assert 0 < step["difference"] < 0.01
+
+    assert main(["export", str(run.path), "--no-denoising-step", "--format", "diffusers"]) == 0
+    printed = capsys.readouterr().out
+    assert "diffusers  169/169  18/18      18/18      right  -     right    whole" in printed
+    assert "denoising" not in printed
+    assert main(["export", str(run.path), "--no-denoising-step", "--format", "diffusers", "--for", "a1111"]) == 1
+    assert "A1111 reads none of the files whole" in capsys.readouterr().err
+    assert main(["export", str(run.path), "--no-denoising-step", "--for", "a1112"]) == 2
+
+
+def test_a_file_that_would_be_read_in_part_does_not_stay(trained: Path, tmp_path: Path) -> None:
+    """As a slip in a writer would leave it: one key of another name."""
+    from safetensors.torch import load_file, save_file
+
+    from finetune.errors import AtelierError
+    from finetune.export.run_export import proved
+
+    source = trained / "runs/photos/exports/photos.safetensors"
+    tensors = load_file(source)
+    key = next(name for name in tensors if name.endswith("attn1_to_q.lora_up.weight"))
+    path = tmp_path / "photos.safetensors"
+    save_file({name.replace("to_q", "to_qq") if name == key else name: tensor for name, tensor in tensors.items()},
+              path, read_metadata(source))  # fmt: skip
+    with pytest.raises(AtelierError, match="is not read whole") as raised:
+        proved(path, named_structure("miniature"))
+    assert key.replace("to_q", "to_qq").partition(".")[0] in str(raised.value)
+    assert not path.exists()
+    shutil.copytree(trained / "runs/photos/exports/photos-peft", tmp_path / "photos-peft")
+    weights = tmp_path / "photos-peft/unet/adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor for name, tensor in tensors.items() if not name.endswith("to_q.lora_B.weight")}, weights)
+    with pytest.raises(AtelierError, match="is not read whole"):
+        proved(tmp_path / "photos-peft", named_structure("miniature"))
+    assert not (tmp_path / "photos-peft").exists()

@@ -14,6 +14,7 @@ from finetune.errors import AtelierError, RecipeError
 from finetune.model.geometry import look_at_model
 from finetune.recipe import Recipe, load_recipe
 from finetune.recipe.preview import EnsembleRefiner, ImageToImageRefiner
+from finetune.recipe.schema import SmallAdapter
 from finetune.recipe.shipped import shipped_names
 from finetune.run.folder import RunFolder
 from webui.places import PlaceError, Places
@@ -253,7 +254,7 @@ def command_of(request: DrawRequest, picture: Drawn | None = None) -> str:
     lora_used = any("lora" in column for column in request.columns) if picture is None else "lora" in picture.column
     refined = any("refined" in column for column in request.columns) if picture is None else "refined" in picture.column
     source = request.source
-    if not lora_used and (Path(source) / "recipe.yaml").is_file() and load_recipe(source).adapter.kind == "lora":
+    if not lora_used and (Path(source) / "recipe.yaml").is_file() and _trains_adapter(source):
         source = str(Path(source) / "recipe.yaml")  # the run itself would be drawn with its LoRA
     line = ["atelier", "generate", source, f"--prompt={request.prompt}"]
     if request.negative_prompt:
@@ -302,3 +303,7 @@ def _sizes_of(request: DrawRequest) -> Mapping[str, tuple[int, int]]:
         "--target-size": request.target_size,
     }
     return {option: size for option, size in given.items() if size is not None}
+
+
+def _trains_adapter(source: str) -> bool:
+    return isinstance(load_recipe(source).adapter, SmallAdapter)

@@ -24,6 +24,7 @@ _NAMES = {
     "lr_schedule": "Learning rate schedule",
     "use_dora": "Use DoRA",
     "use_rslora": "Use rsLoRA",
+    "init": "Beginning",
     "ema": "Averaging (EMA)",
     "snr_gamma": "Min-SNR gamma",
     "zero_terminal_snr": "Zero terminal SNR",
