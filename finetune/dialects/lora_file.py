@@ -48,6 +48,7 @@ class LoraFile:
 
     Attributes:
         path: the file or folder.
+        files: the files it is read from.
         metadata: the strings of its (first) file.
         structure: the model whose modules it was read for.
         left_out: name and kind of every tensor that was left out, as asked for.
@@ -77,6 +78,7 @@ class LoraFile:
         """
         self.path, self.structure = path, structure
         sources = find_sources(path)
+        self.files = tuple(source.header.path for source in sources)
         self.metadata = dict(sources[0].header.metadata)
         self.left_out: list[tuple[str, str]] = []
         places: dict[ModuleName, _Place] = {}
@@ -178,7 +180,7 @@ class LoraFile:
         for one, other in place.twins:
             if not torch.equal(file.raw(one), file.raw(other)):
                 raise AtelierError(f"{place.given.where}: {shown(one)} and {shown(other)} do not hold the same")
-        return build_form(place.given, {part: file.floats(key) for part, key in place.keys.items()})
+        return build_form(place.given, {part: _floats(file, part, key) for part, key in place.keys.items()})
 
     def raw(self, name: ModuleName) -> dict[str, Tensor]:
         """Return the tensors of a module as they stand in the file, by part; they may not be finite."""
@@ -229,6 +231,12 @@ def _place(source: Source, number: int, name: ModuleName, keys: Sequence[Key], s
         config=source.config_of(name[0]),
     )
     return _Place(given, check_shapes(given), keys[0].naming, number, own, twins)
+
+
+def _floats(file: TensorFile, part: str, key: str) -> Tensor:
+    """Return a tensor in float32. An alpha may be a whole number, as early versions of kohya's trainer saved it."""
+    is_whole = part == "alpha" and file.header.entries[key].dtype.startswith("I")
+    return file.raw(key).float() if is_whole else file.floats(key)
 
 
 def _subtracted(where: str, trained: AnyModule, initial: AnyModule) -> LoraModule:

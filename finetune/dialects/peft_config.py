@@ -18,6 +18,8 @@ MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,300}")
 _BASE_CHANGED = ("pissa", "olora", "corda", "lora_ga", "loftq")
+# Those of peft that begin as no change, or leave the base as it is (`tuners/lora/layer.py`).
+_BASE_LEFT = ("true", "false", "gaussian", "eva", "orthogonal", "mica")
 _NOT_REVERSED = "loftq"
 _UNREAD = ("layer_replication", "use_qalora", "arrow_config", "alora_invocation_tokens", "use_bdlora", "lora_bias",
            "fan_in_fan_out", "target_parameters", "trainable_token_indices")  # fmt: skip
@@ -113,9 +115,14 @@ def make_config(settings: Mapping[str, Any], where: str) -> AdapterConfig:
     for name in _UNREAD:
         if settings.get(name):
             raise AtelierError(f"{where}: {name} is set, which changes what the factors mean and is not read here")
-    began = settings.get("init_lora_weights")
-    changed = isinstance(began, str) and began.lower().startswith(_BASE_CHANGED)
-    if changed and str(began).lower().startswith(_NOT_REVERSED):
+    began = str(settings.get("init_lora_weights", True)).lower()
+    changed = began.startswith(_BASE_CHANGED)
+    if not changed and began not in (*_BASE_LEFT, "none"):
+        raise AtelierError(
+            f"{where}: init_lora_weights {began!r:.60} is not known here, nor whether it changed the base. Known: "
+            f"{', '.join(_BASE_CHANGED + _BASE_LEFT)}"
+        )
+    if began.startswith(_NOT_REVERSED):
         raise AtelierError(
             f"{where}: LoftQ's factors belong to its own quantised base; on any other they are wrong. Extract a LoRA "
             "from the merged model instead: atelier lora extract"
@@ -130,7 +137,7 @@ def make_config(settings: Mapping[str, Any], where: str) -> AdapterConfig:
         alphas=_patterns(settings.get("alpha_pattern"), f"{where}: alpha_pattern"),
         use_rslora=bool(settings.get("use_rslora")),
         use_dora=bool(settings.get("use_dora")),
-        began_as=str(began).lower()[:40] if changed else None,
+        began_as=began[:40] if changed else None,
     )
 
 

@@ -99,7 +99,6 @@ def inspect_lora(path: Path, structure: ModelStructure, watch: Watch = unwatched
     Raises:
         AtelierError: it cannot be read or must not be trusted. Numbers that are not finite are told, not refused.
     """
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     modules: list[InspectedModule] = []
     not_finite: list[str] = []
     with LoraFile(path, structure, leave_out=True) as file:
@@ -113,7 +112,7 @@ def inspect_lora(path: Path, structure: ModelStructure, watch: Watch = unwatched
             watch(done, len(file.names))
         return LoraInspection(
             path=path,
-            num_bytes=sum(one.stat().st_size for one in files),
+            num_bytes=sum(one.stat().st_size for one in file.files),
             dialect=file.dialect,
             types=dict(file.types),
             modules=tuple(modules),

@@ -10,6 +10,7 @@ from finetune.adapters.weights import LohaModule, LoraModule
 from finetune.cli.main import main
 from finetune.dialects.lora_file import LoraFile, read_lora
 from finetune.export.kohya import write_kohya
+from finetune.export.registry import FORMATS
 from finetune.model.structure import named_structure
 from finetune.tensors.header import read_header, read_metadata
 
@@ -143,6 +144,28 @@ def test_a_rank_too_small_keeps_the_largest_singular_values(loha: Path, tmp_path
     best = left[:, :2] * values[:2] @ right[:2]
     assert plain.rank == 2
     assert (plain.delta() - best).norm() < 1e-6 * wanted.norm()
+
+
+def test_pissa_needs_what_it_began_as(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As peft saves it: the base has lost the first factors, so the last ones alone are wrong on the untouched base."""
+    folders = {}
+    for name, fill in (("trained", 0.5), ("pissa_init", 0.25)):
+        module = LoraModule("unet", PATH, torch.full((2, IN), fill), torch.full((OUT, 2), fill), 1.5)
+        (config, *_) = (path for path in FORMATS["peft"].write(
+            [module], tmp_path / name, precision="fp32", layout=STRUCTURE.unet.layout, metadata={}
+        ) if path.suffix == ".json")  # fmt: skip
+        settings = json.loads(config.read_text())
+        config.write_text(json.dumps(settings | {"init_lora_weights": "pissa" if name == "trained" else True}))
+        folders[name] = config.parent
+    target = tmp_path / "out.safetensors"
+    assert convert(folders["trained"], "--to", "kohya", "-o", target) == 1
+    assert "--initial FOLDER" in capsys.readouterr().err
+    assert not target.exists()
+    assert convert(folders["trained"], "--to", "kohya", "-o", target, "--initial", folders["pissa_init"]) == 0
+    (plain,) = read_lora(target, STRUCTURE)
+    assert plain.rank == 4
+    wanted = torch.full((OUT, IN), 1.5 * 2 * (0.5**2 - 0.25**2), dtype=torch.float64)
+    assert (plain.delta() - wanted).norm() < 1e-6 * wanted.norm()
 
 
 def test_nothing_is_written_over(lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Files from strangers are refused with one line that says why, and nothing in them is executed."""
 
 import json
+import math
 import os
 import pickle
 import struct
@@ -12,9 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 
+from finetune.cli.main import main
+from finetune.dialects.forms import Given, build_form, check_shapes
 from finetune.dialects.lora_file import LoraFile
+from finetune.dialects.parts import ALLOWED
+from finetune.dialects.peft_config import make_config
 from finetune.errors import AtelierError
 from finetune.naming.structure import SDXL_BASE
 
@@ -148,7 +155,11 @@ FILES: dict[str, tuple[Maker, str]] = {
     "infinity": (lambda: changed(lora_up__weight=torch.full((SIZE, 2), float("inf"))), "else than finite numbers"),
     "nan in the alpha": (lambda: changed(alpha=torch.tensor(float("nan"))), "else than finite numbers"),
     "a magnitude of nan": (lambda: changed(dora_scale=torch.full((SIZE, 1), float("nan"))), "else than finite"),
-    "whole numbers": (lambda: changed(alpha=torch.tensor(3)), "else than finite numbers"),
+    "whole numbers": (
+        lambda: changed(lora_up__weight=torch.ones(SIZE, 2, dtype=torch.int32)),
+        "else than finite numbers",
+    ),
+    "an alpha of truth": (lambda: changed(alpha=torch.tensor(True)), "else than finite numbers"),
     "truths": (lambda: changed(lora_up__weight=torch.ones(SIZE, 2, dtype=torch.bool)), "else than finite numbers"),
     "alpha zero": (lambda: changed(alpha=torch.tensor(0.0)), "its alpha is 0"),
     "two alphas": (lambda: changed(alpha=torch.ones(2)), "holds 2 numbers, not one"),
@@ -220,6 +231,27 @@ def test_a_bad_file_is_refused_with_its_reason(name: str, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == [path], "something was made"
 
 
+@pytest.mark.parametrize(
+    "name", ["empty", "deep header", "a name that erases the line", "nan", "a path", "of two kinds"]
+)
+@pytest.mark.parametrize("verb", [["inspect"], ["convert", "--to", "kohya"]])
+def test_the_verbs_say_so_on_one_line(
+    verb: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cat.safetensors"
+    path.write_bytes(FILES[name][0]())
+    code = main(["lora", *verb[:1], str(path), *verb[1:]])
+    shown = capsys.readouterr()
+    if name == "nan" and verb == ["inspect"]:
+        assert code == 0, "to look at it is no harm"
+        assert "not finite (1)" in shown.out
+        return
+    assert code == 1
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("atelier: ")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_there_are_enough_of_them() -> None:
     assert len(FILES) + len(CONFIGS) >= 90
 
@@ -289,6 +321,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "DoRA without magnitudes": ('{"lora_alpha": 2, "use_dora": true}', "its magnitude is missing"),
     "layers repeated": ('{"layer_replication": [[0, 4]]}', "layer_replication is set"),
     "LoftQ": ('{"init_lora_weights": "loftq"}', "LoftQ"),
+    "a beginning nobody knows": ('{"init_lora_weights": ["pissa"]}', "is not known here"),
     "PiSSA": ('{"init_lora_weights": "pissa"}', "--initial"),
 }  # fmt: skip
 
@@ -315,6 +348,43 @@ def test_a_bad_configuration_in_the_header_is_refused(name: str, tmp_path: Path)
     path = tmp_path / "pytorch_lora_weights.safetensors"
     path.write_bytes(save(tensors, {"lora_adapter_metadata": text}))
     refused(path, reason)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["pissa", "LORA"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+SETTINGS = st.sampled_from(["peft_type", "r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+                            "use_dora", "init_lora_weights", "layer_replication"])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(SETTINGS, VALUES, max_size=6))
+def test_any_configuration_is_read_or_refused(values: dict[str, Any]) -> None:
+    try:
+        config = make_config(values, "here")
+    except AtelierError:
+        return
+    assert math.isfinite(config.scale_of("mid_block.attentions.0.proj_in", 4))
+
+
+PART_NAMES = sorted({part for parts in ALLOWED.values() for part in parts})
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 24, 72, 144]), max_size=4).map(tuple)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(PART_NAMES), SHAPES, min_size=1, max_size=7),
+       st.sampled_from([(8, 24), (8, 24, 3, 3), (8, 24, 1, 1)]))  # fmt: skip
+def test_any_shapes_are_put_together_or_refused(parts: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    """What passes the check has a change in the shape of the weight: nothing fails later."""
+    given_parts = Given("here", ("unet", "x"), shape, parts, None)
+    try:
+        check_shapes(given_parts)
+    except AtelierError:
+        return
+    form = build_form(given_parts, {part: torch.ones(size) for part, size in parts.items()})
+    assert form.delta().shape == shape
 
 
 def test_what_a_file_claims_is_not_made(tmp_path: Path) -> None:

@@ -37,6 +37,12 @@ def test_without_alpha_the_scale_is_one(tmp_path: Path) -> None:
     assert read_lora(path)[0].scale == 1.0
 
 
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    path = tmp_path / "cat.safetensors"
+    save_file({**GOOD, f"{STEM}.alpha": torch.tensor(3)}, path)
+    assert read_lora(path)[0].scale == 1.5
+
+
 def test_modules_come_in_the_order_of_the_model(tmp_path: Path) -> None:
     stems = ["lora_te2_text_projection", "lora_te1_encoder_layers_3_mlp_fc1", STEM, "lora_unet_out_2"]
     shapes = [(1280, 1280), (3072, 768), (SIZE, SIZE), (4, 320, 3, 3)]
