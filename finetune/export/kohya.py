@@ -7,7 +7,7 @@ which is also right for rsLoRA; it and the DoRA magnitudes stay float32 in every
 change every weight.
 
 All LoRAs of a component have one alpha, whatever their ranks: where a module's is another, the factor between them
-becomes part of its second factor. diffusers 0.42.1 drops the alphas of attentions that differ from the most frequent
+becomes part of one of its factors. diffusers 0.42.1 drops the alphas of attentions that differ from the most frequent
 one (`utils/peft_utils.py`, `get_peft_kwargs`: the patterns it makes of them fit no module), and such a module then acts
 too strong or too weak, with a warning of patterns that fit nothing. (measured)
 
@@ -139,12 +139,19 @@ def _part(name: str) -> str:
 
 
 def _with_alpha(module: LoraModule, alpha: float) -> LoraModule:
-    """Return the same change with this alpha; what it differed by becomes part of the second factor.
+    """Return the same change with this alpha; what it differed by becomes part of a factor.
 
-    Where the alphas are powers of two apart, as they mostly are, not a bit is lost.
+    Where the alphas are powers of two apart, as they mostly are, not a bit is lost. The factor of larger numbers takes
+    what makes it smaller, and the other one what makes it larger, so that neither leaves the range of half precision.
     """
     ratio = module.scale * module.rank / alpha
-    return module if ratio == 1.0 else replace(module, up=module.up * ratio, scale=alpha / module.rank)
+    if ratio == 1.0:
+        return module
+    scale = alpha / module.rank
+    has_larger_up = bool(module.up.abs().max() >= module.down.abs().max())
+    if has_larger_up == (abs(ratio) < 1):
+        return replace(module, up=module.up * ratio, scale=scale)
+    return replace(module, down=module.down * ratio, scale=scale)
 
 
 def _with_plain_scale(module: AdaptedModule) -> AdaptedModule:

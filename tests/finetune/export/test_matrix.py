@@ -43,6 +43,7 @@ KINDS = ("LoRA", "rsLoRA", "DoRA", "PiSSA", "LoHa", "LoKr")
 TARGETS = ("attention", "attention+feedforward", "attention+feedforward+convolutions")
 WHERE: dict[str, tuple[Component, ...]] = {"unet": ("unet",), "all": COMPONENTS}
 RANKS = ("rank unlike alpha", "mixed")
+SLOW = pytest.mark.slow
 HOLDS = {
     "kohya": KINDS,
     "kohya-diffusers": KINDS,
@@ -125,7 +126,7 @@ def assert_same(found: Tensor, wanted: AdaptedModule) -> None:
 def largest_or_slow(case: tuple[str, ...]) -> object:
     """The largest targets hold the modules of all others, so the rest of the matrix waits for a slow run."""
     largest = case[2] == "all" and case[3] == TARGETS[-1]
-    return pytest.param(*case, marks=() if largest else pytest.mark.slow)
+    return pytest.param(*case, marks=() if largest else SLOW)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def assert_reader_agrees(models: dict[Component, nn.Module], modules: Sequence[A
         assert_same(layer.get_delta_weight(adapter).detach(), module)
 
 
-@pytest.mark.parametrize("kind", ["LoRA", "rsLoRA", "PiSSA"])
+@pytest.mark.parametrize("kind", [pytest.param("LoRA", marks=SLOW), "rsLoRA", pytest.param("PiSSA", marks=SLOW)])
 @pytest.mark.parametrize("format_name", ["kohya", "kohya-diffusers", "diffusers"])
 def test_diffusers_loads_it(
     format_name: str, kind: str, make_pipeline: MakePipeline, structure_of: StructureOf, tmp_path: Path
@@ -222,7 +223,7 @@ def test_diffusers_loads_it(
 
 # peft 0.21 asks transformers 5.23 for a property under its old name.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("ranks", [pytest.param(RANKS[0], marks=SLOW), RANKS[1]])
 @pytest.mark.parametrize("kind", ["PiSSA", "LoHa", "LoKr"])
 def test_peft_loads_it(
     kind: str, ranks: str, make_pipeline: MakePipeline, structure_of: StructureOf, tmp_path: Path
