@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_json_argument
 from finetune.cli.output import format_bytes, print_json
-from finetune.errors import RecipeError
+from finetune.errors import AtelierError, RecipeError
 from finetune.run.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from finetune.export.denoising import StepComparison
     from finetune.readers.proof import Proof
     from finetune.recipe import Recipe
     from finetune.run.folder import RunFolder
@@ -77,80 +78,100 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export a checkpoint of a run, and prove what was written."""
     from finetune.recipe import load_recipe
-    from finetune.recipe.schema import SmallAdapter
     from finetune.run.folder import RunFolder
 
     run_folder = RunFolder.open(Path(arguments.run_folder))
     recipe = load_recipe(str(run_folder.recipe), overrides(arguments))
-    is_adapter = isinstance(recipe.adapter, SmallAdapter)
-    if arguments.format and not is_adapter:
-        raise RecipeError(
-            f"--format: {run_folder.path} trained a whole model (adapter.kind: {recipe.adapter.kind}), which is "
-            "exported as a folder in diffusers' layout. Leave --format out"
-        )
-    if arguments.card and not is_adapter:
-        raise RecipeError(f"--card: {run_folder.path} trained a whole model; only a LoRA gets a card. Leave --card out")
+    require_possible(arguments, run_folder, recipe)
     best = find_best(run_folder) if arguments.best else None
     quiet_libraries()
     from finetune.export.run_export import export_card, export_run
     from finetune.readers.proof import require_readers
 
     checkpoint = find_checkpoint(run_folder, arguments.step if best is None else best.step)
-    extra = checkpoint.extra
+    step, extra, optimizer = checkpoint.step, checkpoint.extra, checkpoint.extra["optimizer"]
     exported = export_run(
-        run_folder,
-        recipe,
-        checkpoint.exported,
-        checkpoint.step,
-        facts=extra,
-        optimizer=extra["optimizer"],
-        expected=extra["num_modules"],
+        run_folder, recipe, checkpoint.exported, step, facts=extra, optimizer=optimizer, expected=extra["num_modules"]
     )
     require_readers(exported.proofs, arguments.readers or ())
     paths = exported.files
     if arguments.card:
-        paths += export_card(run_folder, recipe, checkpoint.step, paths, facts=extra, optimizer=extra["optimizer"])
-    why = "" if best is None else f", where the smoothed training loss was lowest ({best.loss:.4g})"
-    _say(arguments, f"Exported step {checkpoint.step}{why}:\n" + "\n".join(f"  {path}" for path in paths))
-    for proof in exported.proofs:
-        _say(arguments, "\n".join(["", f"What programs make of {proof.file.path.name}:", *proof.as_lines()]))
-    steps = [] if arguments.no_denoising_step else list(_denoised(arguments, recipe, checkpoint, exported.proofs))
+        paths += export_card(run_folder, recipe, step, paths, facts=extra, optimizer=optimizer)
+    if not arguments.json:
+        print("\n".join(closing_words(step, best, paths, exported.proofs)), flush=True)
+    compared = [] if arguments.no_denoising_step else compare_steps(recipe, checkpoint, exported.proofs)
     if arguments.json:
         chosen = {} if best is None else {"smoothed_loss": best.loss}
         proofs = [proof.as_data() for proof in exported.proofs]
+        steps = [each.as_data() for each in compared]
         files = [str(path) for path in paths]
-        print_json({"step": checkpoint.step, **chosen, "files": files, "proofs": proofs, "denoising": steps})
+        print_json({"step": step, **chosen, "files": files, "proofs": proofs, "denoising": steps})
+    elif compared:
+        print("\n".join(["", *(each.describe() for each in compared)]))
     return 0
 
 
-def _say(arguments: argparse.Namespace, words: str) -> None:
-    """Print words for a person; a program gets one object at the end."""
-    if not arguments.json:
-        print(words, flush=True)
+def require_possible(arguments: argparse.Namespace, run_folder: "RunFolder", recipe: "Recipe") -> None:
+    """Refuse options that this run's export has no use for, before anything is written.
+
+    Raises:
+        RecipeError: an option is an adapter's and the run trained a whole model, or a program is not known.
+    """
+    from finetune.readers.proof import check_readers
+    from finetune.recipe.schema import SmallAdapter
+
+    check_readers(arguments.readers or ())
+    if isinstance(recipe.adapter, SmallAdapter):
+        return
+    if arguments.format:
+        raise RecipeError(
+            f"--format: {run_folder.path} trained a whole model (adapter.kind: {recipe.adapter.kind}), which is "
+            "exported as a folder in diffusers' layout. Leave --format out"
+        )
+    for option, given in (("--card", arguments.card), ("--for", arguments.readers)):
+        if given:
+            raise RecipeError(f"{option}: {run_folder.path} trained a whole model, not a LoRA. Leave {option} out")
 
 
-def _denoised(
-    arguments: argparse.Namespace, recipe: "Recipe", checkpoint: "Checkpoint", proofs: "Sequence[Proof]"
-) -> "Iterator[dict[str, Any]]":
-    """Compare one denoising step through each file with the adapter itself, where there is the memory for it."""
+def closing_words(
+    step: int, best: "StepLoss | None", paths: "Sequence[Path]", proofs: "Sequence[Proof]"
+) -> "Iterator[str]":
+    """Yield the lines that say what was written, and what other programs make of it."""
+    why = "" if best is None else f", where the smoothed training loss was lowest ({best.loss:.4g})"
+    yield f"Exported step {step}{why}:"
+    yield from (f"  {path}" for path in paths)
+    for proof in proofs:
+        yield from ("", f"What programs make of {proof.file.path.name}:", *proof.as_lines())
+
+
+def compare_steps(recipe: "Recipe", checkpoint: "Checkpoint", proofs: "Sequence[Proof]") -> "list[StepComparison]":
+    """Compare one denoising step through each file with the adapter itself, where there is the memory for it.
+
+    Raises:
+        AtelierError: a file does other than was trained; it does not stay.
+    """
     from finetune.export.denoising import StepProof, has_room, memory_needed
+    from finetune.export.run_export import remove_export
     from finetune.model.open import open_model
     from finetune.recipe.schema import SmallAdapter
 
     if not proofs or not isinstance(recipe.adapter, SmallAdapter):
-        return
+        return []
     files = open_model(recipe.model, refiner=None)
     if not has_room(files.structure()):
         needed = format_bytes(memory_needed(files.structure()))
-        _say(arguments, f"\nNo denoising step was compared: that takes {needed} of memory, more than is free now.")
-        return
+        print(f"No denoising step was compared: that takes {needed} of memory, more than is free.", file=sys.stderr)
+        return []
     prompt = recipe.preview.prompts[0].prompt if recipe.preview.prompts else "a photo"
     step = StepProof(files, recipe.adapter, checkpoint.exported, prompt)
-    _say(arguments, "")
+    compared = []
     for proof in proofs:
-        compared = step.compare(proof.file.path, recipe.export.precision)
-        _say(arguments, compared.describe())
-        yield compared.as_data()
+        try:
+            compared.append(step.compare(proof.file.path, recipe.export.precision))
+        except AtelierError:
+            remove_export(proof.file.path)
+            raise
+    return compared
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:

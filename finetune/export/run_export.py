@@ -162,12 +162,17 @@ def proved(place: Path, structure: ModelStructure) -> Proof:
     try:
         require_whole(proof)
     except AtelierError:
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink()
+        remove_export(place)
         raise
     return proof
+
+
+def remove_export(place: Path) -> None:
+    """Remove what was just written: a file, or a folder of peft's."""
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
 
 
 def run_facts(run: RunFolder, recipe: Recipe, step: int, prediction_type: str, optimizer: str) -> ExportFacts:

@@ -272,7 +272,9 @@ def test_an_export_ends_with_its_proof(trained: Path, tmp_path: Path, capsys: py
     assert "denoising" not in printed
     assert main(["export", str(run.path), "--no-denoising-step", "--format", "diffusers", "--for", "a1111"]) == 1
     assert "A1111 reads none of the files whole" in capsys.readouterr().err
-    assert main(["export", str(run.path), "--no-denoising-step", "--for", "a1112"]) == 2
+    before = (run.exports / "photos.safetensors").stat().st_mtime_ns
+    assert main(["export", str(run.path), "--for", "a1112"]) == 2
+    assert (run.exports / "photos.safetensors").stat().st_mtime_ns == before, "refused before anything is written"
 
 
 def test_a_file_that_would_be_read_in_part_does_not_stay(trained: Path, tmp_path: Path) -> None:
