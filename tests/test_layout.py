@@ -92,6 +92,7 @@ def test_pictures_know_nothing_of_the_trainer_and_nothing_knows_the_page() -> No
         "from finetune.cli.main import main; assert main(['queue', 'list', '--queue', 'no-such-queue']) == 0",
         "import finetune.recipe, finetune.run.commands, imagesets.scan, webui.runs",
         "import finetune.naming.structure, finetune.naming.keys, finetune.tensors.header, finetune.readers.proof",
+        "import finetune.dialects.keys",
         "import finetune.drawing.messages, webui.exporting, webui.playground.form, webui.playground.jobs",
     ],
 )

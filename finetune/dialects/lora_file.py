@@ -115,7 +115,12 @@ class LoraFile:
     @property
     def dialects(self) -> Counter[str]:
         """How many modules are spelled in each naming, by its name in `finetune.dialects.spelling.NAMINGS`."""
-        return Counter(place.naming for place in self._places.values())
+        found = Counter(place.naming for place in self._places.values())
+        unet = {place.naming for (component, _), place in self._places.items() if component == "unet"}
+        if unet == {"kohya-diffusers"} and found["kohya"]:
+            # The encoders' names are the same in both of kohya's layouts.
+            found["kohya-diffusers"] += found.pop("kohya")
+        return found
 
     @property
     def dialect(self) -> str:

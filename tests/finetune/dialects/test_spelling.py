@@ -109,6 +109,17 @@ def test_a_file_in_two_dialects_is_read(tmp_path: Path) -> None:
         assert len(list(file.modules())) == 2
 
 
+def test_encoders_are_named_alike_in_both_layouts_of_kohya(tmp_path: Path) -> None:
+    tensors = {}
+    stems = ("lora_unet_mid_block_attentions_0_proj_in", "lora_te2_text_model_encoder_layers_7_self_attn_q_proj")
+    for stem in stems:
+        tensors |= {f"{stem}.lora_down.weight": torch.ones(2, 1280), f"{stem}.lora_up.weight": torch.ones(1280, 2)}
+    path = tmp_path / "cat.safetensors"
+    save_file(tensors, path)
+    with LoraFile(path) as file:
+        assert file.dialect == "kohya, diffusers' layout"
+
+
 @pytest.mark.parametrize("structure", [SDXL_BASE, SDXL_REFINER], ids=["base", "refiner"])
 def test_every_module_has_words_and_no_word_two_meanings(structure: ModelStructure) -> None:
     index = spellings(structure)
