@@ -88,7 +88,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "LoKr": frozenset(
         {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale"}
     ),
-    "full": frozenset({"diff", "alpha", "dora_scale"}),
+    "full": frozenset({"diff", "alpha"}),
 }
 """The parts a module of each kind may have."""
 

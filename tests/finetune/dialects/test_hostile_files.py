@@ -93,7 +93,10 @@ FILES: dict[str, tuple[Maker, str]] = {
     "empty": (lambda: b"", "no safetensors file"),
     "seven bytes": (lambda: b"\x02\0\0\0\0\0\0", "no safetensors file"),
     "text": (lambda: b"hello, this is not a tensor", "beyond reason"),
-    "html": (lambda: b"<!doctype html><html>404", "beyond reason"),
+    "html": (lambda: b"<!DOCTYPE html><html>404", "a web page"),
+    "a pointer of Git LFS": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    "a zip by another name": (lambda: b"PK\x03\x04" + b"\0" * 40, "a zip archive"),
+    "a pickle of protocol 2": (lambda: pickle.dumps(_Bomb("owned"), protocol=2), "a pickle, which can run code"),
     "huge header": (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "beyond reason"),
     "negative header": (lambda: b"\xff" * 8 + b"{}", "beyond reason"),
     "header cut off": (lambda: (100).to_bytes(8, "little") + b"{}", "cut off"),
@@ -125,7 +128,7 @@ FILES: dict[str, tuple[Maker, str]] = {
         lambda: with_header("{" + ", ".join(entry(f"a{i}", (0,), [0, 0]) for i in range(100_000)) + "}"),
         "100000 tensors",
     ),
-    "a pickle by another name": (lambda: pickle.dumps(_Bomb("owned")), "safetensors file"),
+    "a pickle by another name": (lambda: pickle.dumps(_Bomb("owned")), "a pickle, which can run code"),
     # Names.
     "an empty name": (lambda: one(""), "no tensor's name"),
     "a name of newlines": (lambda: one("a\nerror: all is well"), "no tensor's name"),
@@ -198,6 +201,10 @@ FILES: dict[str, tuple[Maker, str]] = {
     "LoKr of nothing": (lambda: spoiled(LOKR, lokr_w1=torch.ones(0, 8)), "lokr_w1 is"),
     "LoKr too large": (lambda: spoiled(LOKR, lokr_w2=torch.ones(160, 161)), "lokr_w2 is"),
     "LoKr whole and factored": (lambda: spoiled(LOKR, lokr_w2_a=torch.ones(160, 2)), "and not both"),
+    "a whole change with DoRA": (
+        lambda: save({f"{STEM}.diff": torch.ones(SIZE, SIZE), f"{STEM}.dora_scale": torch.ones(SIZE, 1)}),
+        "has no dora_scale",
+    ),
     "a whole change of another weight": (lambda: save({f"{STEM}.diff": torch.ones(2, 2)}), "diff is"),
 }  # fmt: skip
 
