@@ -99,15 +99,17 @@ def summary(result: "TrainResult") -> dict[str, Any]:
 
 def closing_words(recipe: "Recipe", result: "TrainResult") -> str:
     """Say where the files lie and what to type next."""
+    from finetune.readers.proof import describe_takers
     from finetune.recipe.schema import SmallAdapter
 
     if not result.finished:
         return f"\nStopped and saved. Go on with:\n  {command_name()} train {result.run.recipe} --resume"
     walls = sorted(result.run.previews.glob("step-*/wall.png"))
     lines = ["", "Done.", "  file      " + "\n            ".join(str(path) for path in result.exports)]
-    for proof in result.exported.proofs:
-        whole = [reading.title for reading in proof.readings.values() if reading.state == "whole"]
-        lines.append(f"  proved    {proof.file.path.name} is read whole by {', '.join(whole)}")
+    lines += [
+        f"  proved    {proof.file.path.name} is read whole by: {describe_takers(proof)}"
+        for proof in result.exported.proofs
+    ]
     if walls:
         lines.append(f"  previews  {walls[-1]}")
     lines.append(f"  run       {result.run.path}")

@@ -67,9 +67,15 @@ def read_adapter_file(path: Path) -> AdapterFile:
     if not folders:
         raise AtelierError(
             f"{path}: holds no LoRA that is known: neither {PEFT_CONFIG} (peft) nor {DIFFUSERS_WEIGHTS} (diffusers). "
-            "Give the .safetensors file itself"
+            + _files_to_give(path)
         )
     return _peft_folder(path, folders)
+
+
+def _files_to_give(path: Path) -> str:
+    """Name the files that may be meant by a folder; a run keeps them in `exports`."""
+    files = [str(file) for folder in (path, path / "exports") for file in sorted(folder.glob("*.safetensors"))]
+    return f"Give one of its files: {', '.join(files[:3])}" if files else "Give the .safetensors file itself"
 
 
 def _contents(header: Header) -> tuple[dict[str, Shape], dict[str, str], dict[str, float]]:

@@ -11,7 +11,7 @@ DORA = Limit(
 
 
 KIND = Limit(
-    "kind",
+    "LoHa, LoKr and the like",
     "it reads only LoRA of two factors here, and refuses this file",
     "atelier lora convert FILE --to diffusers --as-lora RANK",
 )

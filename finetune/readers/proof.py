@@ -1,5 +1,7 @@
 """The proof of a file: what every reader makes of it, which ones it is meant for, and whether those take it whole."""
 
+import difflib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +164,32 @@ def check_readers(readers: Sequence[str]) -> None:
     """Raise RecipeError where a name is that of no reader."""
     unknown = [name for name in readers if name not in READERS]
     if unknown:
-        raise RecipeError(f"unknown reader {unknown[0]!r}. Known: {', '.join(READERS)}")
+        raise RecipeError(f"unknown reader {unknown[0]!r}. {_meant(unknown[0])}Known: {', '.join(READERS)}")
+
+
+def describe_takers(proof: Proof, readers: Sequence[str] | None = None) -> str:
+    """Say who takes a file whole, who all but what it can do with no file of the kind, and who can do nothing with it.
+
+    Args:
+        proof: of a file that none of the readers takes in part.
+        readers: short names; None for those the file is meant for.
+    """
+    asked = [proof.readings[name] for name in (proof.meant_for if readers is None else readers)]
+    whole = ", ".join(reading.title for reading in asked if reading.state == "whole")
+    limited = [reading for reading in asked if reading.state == "limited"]
+    parts = ", ".join(reading.title for reading in limited if reading.num_taken)
+    nothing = ", ".join(reading.title for reading in limited if not reading.num_taken)
+    told = [
+        whole or "no program",
+        f"with limits: {parts}" if parts else "",
+        f"not at all: {nothing}" if nothing else "",
+    ]
+    return "; ".join(part for part in told if part)
+
+
+def with_path(command: str, path: Path) -> str:
+    """Return a remedy's command with the file's path where it says FILE."""
+    return command.replace("FILE", shlex.quote(str(path)))
 
 
 def describe_shortfall(reading: Reading) -> str:
@@ -178,6 +205,11 @@ def describe_shortfall(reading: Reading) -> str:
     if not reading.counts:
         parts.append("there is no module in it that is known")
     return "; ".join(parts) or "nothing"
+
+
+def _meant(word: str) -> str:
+    near = difflib.get_close_matches(word[:100], READERS, n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def _first(left: Sequence[Left]) -> str:
@@ -216,6 +248,7 @@ def _remarks(proof: Proof) -> list[str]:
             lines.append(f"{reading.title}: {describe_shortfall(reading)}")
         lines += [f"{reading.title}: {note}" for note in reading.notes]
         lines += [
-            f"{reading.title} and {limit.name}: {limit.text}. Instead: {limit.remedy}" for limit in reading.limits
+            f"{reading.title} and {limit.name}: {limit.text}. Instead: {with_path(limit.remedy, proof.file.path)}"
+            for limit in reading.limits
         ]
     return lines

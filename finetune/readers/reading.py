@@ -109,6 +109,11 @@ class Reading:
         """Whether every key is taken and every number read right."""
         return self.state == "whole"
 
+    @property
+    def num_taken(self) -> int:
+        """How many modules are taken."""
+        return sum(count.taken for count in self.counts.values())
+
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
         return {

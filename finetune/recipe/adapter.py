@@ -129,7 +129,7 @@ class LokrAdapter(SmallAdapter):
 
     kind: Literal["lokr"] = "lokr"
     """LoKr (arXiv 2309.14859): very small files of full rank; only the kohya and peft formats hold it."""
-    factor: Annotated[Count, Needs("a whole number of 1 or more, or null")] | None = None
+    factor: Count | None = None
     """How large the small matrix's sides are, where they divide a weight's; null makes both as even as they can be."""
 
 

@@ -39,6 +39,17 @@ ITEM_BYTES = {
 
 _MAX_DIMENSIONS = 8
 
+_FETCH = "Fetch the file itself"
+_PICKLE = "which can run code and is not read. Let the program it came from save it again as safetensors"
+_OTHERS = (
+    ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), f"a pickle, {_PICKLE}"),
+    ((b"pk\x03\x04",), f"a zip archive. torch saves pickles so, {_PICKLE}"),
+    ((b"version ",), f"a pointer of Git LFS that stands for one. {_FETCH}: git lfs pull"),
+    ((b"<!doctyp", b"<html"), f"a web page that was saved under its name. {_FETCH}"),
+    ((b"gguf",), "a GGUF file, which holds a quantised model"),
+)
+"""What is often found under a LoRA's name, by its first eight bytes in small letters."""
+
 
 @dataclass(frozen=True)
 class TensorEntry:
@@ -123,15 +134,26 @@ def _content(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > MAX_HEADER_BYTES:
-                raise AtelierError(f"{path}: is no safetensors file, or its header ({length} bytes) is beyond reason")
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if size < 8:
+                raise AtelierError(f"{path}: is no safetensors file: it has {size} bytes. Fetch it again")
+            if length > MAX_HEADER_BYTES:
+                raise AtelierError(f"{path}: {_what_it_is(start, length)}")
             content = file.read(length)
     except OSError as error:
         raise AtelierError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) != length:
         raise AtelierError(f"{path}: is no safetensors file: its header is cut off")
     return content, size
+
+
+def _what_it_is(start: bytes, length: int) -> str:
+    """Tell by its first bytes what a file is that has no safetensors header."""
+    for beginnings, told in _OTHERS:
+        if start.lower().startswith(beginnings):
+            return f"is no safetensors file, but {told}"
+    return f"is no safetensors file, or its header ({length} bytes) is beyond reason"
 
 
 def _unique(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

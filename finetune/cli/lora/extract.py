@@ -43,7 +43,8 @@ def add_parser(subparsers: Any) -> None:
         default=["attention+feedforward+convolutions"],
         metavar="TARGET",
         help="which modules: attention, attention+feedforward, attention+feedforward+convolutions, all, or patterns as "
-        "in a recipe (default: %(default)s). `all` takes the first and last layers too, which not every reader takes",
+        "in a recipe (default: attention+feedforward+convolutions). `all` takes the first and last layers too, which "
+        "not every reader takes",
     )
     add_weights_arguments(parser)
     add_output_arguments(parser, precisions=("fp16", "bf16", "fp32"))

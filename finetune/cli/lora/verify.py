@@ -22,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
         description="Hold a LoRA against the rules of ComfyUI, A1111, Forge, InvokeAI, kohya's sd-scripts and "
         "diffusers, as read in their source: how many modules each takes, whether it reads alpha, DoRA and the version "
         "right; and name what is broken or awkward about the file, with the remedy. Exit code 0 when every program the "
-        "file's format is meant for takes it whole, 1 otherwise. Nothing of the file is run, and no model is loaded.",
+        "file's format is meant for takes it whole, but for what that program can do with no file of the kind; 1 "
+        "otherwise. Nothing of the file is run, and no model is loaded.",
     )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="a .safetensors file, or a folder of peft's or diffusers'"
@@ -76,15 +77,25 @@ def print_proof(proof: "Proof") -> None:
 
 def print_findings(findings: "tuple[Finding, ...]", path: Path) -> None:
     """Show what there is to say about the file, and what to do."""
+    from finetune.readers.proof import with_path
+
     for finding in findings:
         print(f"\n{finding.severity}: {finding.name}\n  {finding.what}.")
         if finding.keys:
             more = f" … {finding.num_keys} in all" if finding.num_keys > len(finding.keys) else ""
             print(f"  keys: {', '.join(finding.keys)}{more}")
-        print(f"  remedy: {finding.remedy.replace('FILE', str(path))}")
+        print(f"  remedy: {with_path(finding.remedy, path)}")
 
 
 def print_result(proof: "Proof", readers: list[str] | None, wrong: Mapping[str, str]) -> None:
-    """Show the result in a line."""
-    asked = ", ".join(proof.readings[name].title for name in readers or proof.meant_for)
-    print(f"\n{'not taken whole by' if wrong else 'taken whole by'}: {', '.join(wrong) or asked}")
+    """Show the result: who does not take the file whole, and why, or who does."""
+    from finetune.readers.proof import describe_takers
+
+    if not wrong:
+        print(f"\ntaken whole by: {describe_takers(proof, readers)}")
+        return
+    print(f"\nnot taken whole by: {', '.join(wrong)}")
+    told = {proof.readings[name].title for name in proof.meant_for if proof.readings[name].state != "limited"}
+    for title, sentence in wrong.items():
+        if title not in told:
+            print(f"  {title}: {sentence}")

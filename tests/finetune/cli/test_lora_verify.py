@@ -48,11 +48,25 @@ def test_a_broken_file_names_keys_and_remedy(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_limit_counts_only_for_a_reader_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save(tmp_path / "dora.safetensors", dora=True)
+    path = save(tmp_path / "a dora.safetensors", dora=True)
     assert main(["lora", "verify", str(path)]) == 0
-    assert "note: dora" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "note: dora" in out
+    assert "taken whole by: no program; with limits: ComfyUI, A1111, Forge, InvokeAI, kohya, diffusers" in out
+    assert f"atelier lora convert '{path}' --to diffusers" in out
+    assert "FILE" not in out
     assert main(["lora", "verify", str(path), "--for", "invokeai"]) == 1
     assert "not taken whole by: InvokeAI" in capsys.readouterr().out
+
+
+def test_a_reader_that_is_asked_for_says_why_it_does_not_take_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "whole.safetensors")
+    assert main(["lora", "verify", str(path), "--for", "peft"]) == 1
+    assert (
+        "not taken whole by: peft\n  peft: refuses the file: there is no adapter_config.json" in capsys.readouterr().out
+    )
 
 
 def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +104,23 @@ def test_what_is_no_lora_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")
     assert main(["lora", "verify", str(folder)]) == 1
     assert "adapter_model.bin is a pickle" in capsys.readouterr().err
+
+
+def test_a_runs_folder_is_answered_with_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "exports").mkdir()
+    path = save(tmp_path / "exports" / "cat.safetensors")
+    assert main(["lora", "inspect", str(tmp_path)]) == 1
+    assert f"Give one of its files: {path}" in capsys.readouterr().err
+
+
+def test_a_program_that_can_do_nothing_with_a_kind_is_not_said_to_take_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem = f"{BLOCK}_attn2_to_k"
+    parts = {"hada_w1_a": (640, 2), "hada_w1_b": (2, 2048), "hada_w2_a": (640, 2), "hada_w2_b": (2, 2048)}
+    tensors = {f"{stem}.{part}": np.ones(shape, np.float16) for part, shape in parts.items()}
+    path = tmp_path / "loha.safetensors"
+    save_file({**tensors, f"{stem}.alpha": np.array(2.0, np.float32)}, path, METADATA)
+    assert main(["lora", "verify", str(path)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "taken whole by: ComfyUI, A1111, Forge, InvokeAI, kohya; not at all: diffusers"
