@@ -15,7 +15,11 @@ from webui.dataset_desk.operations import OPERATIONS, Given, plan
 from webui.dataset_desk.report import Report, ShownBucket, ShownPicture
 from webui.dataset_desk.tokens import count_tokens
 from webui.dataset_desk.view import PAGE, WITHOUT_CAPTION, Filter, View
-from webui.pages.dataset.handlers import Asked, Handlers
+from webui.pages.dataset.answers import Answers, Histories
+from webui.pages.dataset.changing import Changing
+from webui.pages.dataset.choosing import Asked, Choosing
+from webui.pages.dataset.editing import Editing
+from webui.pages.dataset.gallery import Gallery
 from webui.pages.dataset.parts import Parts
 from webui.pages.dataset.words import finding_words, page_words, picture_words, plan_words, token_words
 from webui.places import Places
@@ -147,7 +151,12 @@ class Page:
 
         # The parts stand for themselves by their names: to build them would start what Gradio serves with.
         self.parts = Parts(**{each.name: each.name for each in dataclasses.fields(Parts)})  # type: ignore[arg-type]
-        self.handlers = Handlers(OnlyPlaces(places), self.parts)  # type: ignore[arg-type]
+        histories = Histories(scratch / "history")
+        self.answers = Answers(self.parts, histories)
+        self.choosing = Choosing(OnlyPlaces(places), self.parts, self.answers)  # type: ignore[arg-type]
+        self.gallery = Gallery(self.parts, self.answers)
+        self.editing = Editing(self.parts, self.answers, histories)
+        self.changing = Changing(self.parts, self.answers, histories, self.editing)
 
 
 @pytest.fixture
@@ -157,61 +166,61 @@ def page(tmp_path: Path) -> Page:
 
 def test_a_caption_is_saved_and_what_others_wrote_meanwhile_is_shown_first(folder: Path, page: Page) -> None:
     view = view_of(folder, {"a.png": "mine", "b.png": "other"})
-    parts, handlers = page.parts, page.handlers
+    parts = page.parts
     opened = view.captions["a.png"]
-    answer = handlers.save(view, opened, "new", False)
+    answer = page.editing.save(view, opened, "new", False)
     assert (folder / "a.txt").read_text("utf-8") == "new"
     view, opened = answer[parts.view], answer[parts.opened]
     assert view.text_of("a.png") == opened.text == "new"
     assert answer[parts.caption].info is None, "no word of there being none"
     (folder / "a.txt").write_text("theirs", "utf-8")
-    answer = handlers.save(view, opened, "newer", False)
+    answer = page.editing.save(view, opened, "newer", False)
     assert answer[parts.theirs] == "theirs"
     assert (folder / "a.txt").read_text("utf-8") == "theirs"
-    taken = handlers.take(view, opened, False, "sdxl", 225)
+    taken = page.editing.take(view, opened, False, "sdxl", 225)
     assert taken[parts.caption] == "theirs"
-    handlers.overwrite(view, opened, "newer", False)
+    page.editing.overwrite(view, opened, "newer", False)
     assert (folder / "a.txt").read_text("utf-8") == "newer"
 
 
 def test_a_preview_is_applied_as_it_was_shown_or_not_at_all(folder: Path, page: Page) -> None:
     view = view_of(folder, {"a.png": "tree", "b.png": "tree, sky"})
-    parts, handlers = page.parts, page.handlers
+    parts = page.parts
     asked = ("shown", "remove", "", "", False, False, "tree", "", 0)
-    answer = handlers.preview(view, *asked)
+    answer = page.changing.preview(view, *asked)
     planned = answer[parts.plan]
     (folder / "b.txt").write_text("theirs", "utf-8")
     after = (view, None, "", False, "sdxl", 225)
     with pytest.raises(gr.Error, match=r"b\.txt.*changed by something else"):
-        handlers.apply(planned, *after)
+        page.changing.apply(planned, *after)
     assert (folder / "a.txt").read_text("utf-8") == "tree"
-    view = handlers.reread(*after)[parts.view]
-    planned = handlers.preview(view, *asked)[parts.plan]
-    view = handlers.apply(planned, view, *after[1:])[parts.view]
+    view = page.changing.reread(*after)[parts.view]
+    planned = page.changing.preview(view, *asked)[parts.plan]
+    view = page.changing.apply(planned, view, *after[1:])[parts.view]
     assert [(folder / name).read_text("utf-8") for name in ("a.txt", "b.txt")] == ["", "theirs"]
-    handlers.undo(view, *after[1:])
+    page.changing.undo(view, *after[1:])
     assert (folder / "a.txt").read_text("utf-8") == "tree"
     with pytest.raises(gr.Error, match="not saved"):
-        handlers.redo(view, view.captions["b.png"], "half written", False, "sdxl", 225)
+        page.changing.redo(view, view.captions["b.png"], "half written", False, "sdxl", 225)
 
 
 def test_a_folder_is_inspected_from_the_page(folder: Path, page: Page) -> None:
     from PIL import Image
 
     Image.new("RGB", (64, 64), "#123456").save(folder / "a.png")
-    parts, handlers = page.parts, page.handlers
-    answer = handlers.inspect("set", ".txt", View())
+    parts = page.parts
+    answer = page.choosing.inspect("set", ".txt", View())
     assert answer[parts.watched] == Asked("set", folder, ".txt")
     for _ in range(600):
         if parts.view in answer:
             break
         time.sleep(0.1)
-        answer = handlers.tick(answer[parts.watched], View())
+        answer = page.choosing.tick(answer[parts.watched], View())
     view = answer[parts.view]
     assert [each.name for each in view.shown] == ["a.png"]
     thumbnail = view.shown[0].thumbnail
     assert thumbnail is not None
-    assert thumbnail.is_relative_to(page.handlers.desk.places.scratch)
+    assert thumbnail.is_relative_to(page.choosing.desk.places.scratch)
 
 
 def test_what_gradio_shows_as_markdown_holds_nothing_of_a_file(folder: Path, page: Page) -> None:
@@ -219,9 +228,9 @@ def test_what_gradio_shows_as_markdown_holds_nothing_of_a_file(folder: Path, pag
     (folder / "**b**.txt").unlink()
     (folder / "**b**.txt").symlink_to(folder / "c")
     view = looking.with_captions(view, read_captions(folder))
-    parts, handlers = page.parts, page.handlers
+    parts = page.parts
     for picture in view.shown:
-        answer = handlers._open(view, picture, None, "", with_cuts=False, model="sdxl", limit=75)
+        answer = page.editing.open_caption(view, picture, None, "", with_cuts=False, model="sdxl", limit=75)
         box = answer[parts.caption]
         assert picture.name in box.label
         assert "b" not in str(box.info).split()
@@ -232,21 +241,21 @@ def test_what_gradio_shows_as_markdown_holds_nothing_of_a_file(folder: Path, pag
 @pytest.mark.parametrize("name", ["../set", "/etc", "", None, "missing", "sample:none", "a\0b"])
 def test_only_folders_of_the_pages_places_are_inspected(name: str | None, page: Page) -> None:
     with pytest.raises(gr.Error):
-        page.handlers.inspect(name, ".txt", View())
+        page.choosing.inspect(name, ".txt", View())
     with pytest.raises(gr.Error):
-        page.handlers.inspect("set", ".exe", View())
+        page.choosing.inspect("set", ".exe", View())
 
 
 def test_what_no_list_offers_is_refused(folder: Path, page: Page) -> None:
     view = view_of(folder, {"a.png": "tree"})
     with pytest.raises(gr.Error, match="no such bucket"):
-        page.handlers.filter(view, "1x1", "", "", "", False)
+        page.gallery.filter(view, "1x1", "", "", "", False)
     with pytest.raises(gr.Error, match="no such change"):
-        page.handlers.choose_operation("format")
+        page.changing.choose_operation("format")
     with pytest.raises(gr.Error, match="Tokens"):
-        page.handlers.type(view, view.captions["a.png"], "x", "sdxl", 10**9)
-    sample = page.handlers.desk.places.picture_folder("sample:quickstart")
+        page.editing.type(view, view.captions["a.png"], "x", "sdxl", 10**9)
+    sample = page.choosing.desk.places.picture_folder("sample:quickstart")
     with pytest.raises(gr.Error, match="Copy the folder"):
-        page.handlers.undo(dataclasses.replace(view, folder=sample), None, "", False, "sdxl", 225)
+        page.changing.undo(dataclasses.replace(view, folder=sample), None, "", False, "sdxl", 225)
     with pytest.raises(EditError):
         plan([], OPERATIONS["replace"], Given())
