@@ -31,8 +31,8 @@ def add_parser(subparsers: Any) -> None:
         "--lora",
         metavar="FILE|RUN[@STEP]",
         action="append",
-        help="a LoRA file (.safetensors), or what a run has learned (after a step), in place of the run's own; may be "
-        "given several times, and their changes add up",
+        help="a LoRA file (.safetensors) or folder of peft's, or what a run has learned (after a step), in place of "
+        "the run's own; may be given several times, and their changes add up",
     )
     parser.add_argument(
         "--strength",
@@ -55,7 +55,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--no-refiner", action="store_true", help="leave the refiner out")
     parser.add_argument(
-        "--out", metavar="FOLDER", help="where the pictures go; without it, a new folder under RUN/generated"
+        "--out",
+        "--output",
+        metavar="FOLDER",
+        help="where the pictures go; without it, a new folder under RUN/generated",
     )
     add_json_argument(parser)
     parser.set_defaults(run=run)

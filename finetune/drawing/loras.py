@@ -14,7 +14,7 @@ from finetune.adapters.trained import trained_modules
 from finetune.adapters.weights import AdaptedModule
 from finetune.dialects.lora_file import read_lora
 from finetune.drawing.messages import LoraFile, LoraOfRun
-from finetune.drawing.places import find_lora, lora_name
+from finetune.drawing.places import find_lora, lora_files, lora_name
 from finetune.errors import RecipeError
 from finetune.model.text import TextStack
 from finetune.naming.components import COMPONENTS
@@ -30,7 +30,7 @@ class LoraIdentity:
     """Which weights a LoRA has: the same path may hold others later.
 
     Attributes:
-        path: the file, or the checkpoint's folder.
+        path: the file, peft's folder, or the checkpoint's folder.
         step: the run's step, of a run's LoRA.
         name: as pictures say it.
         mark: when the weights were written, and how many bytes.
@@ -45,8 +45,10 @@ class LoraIdentity:
 def identify(lora: LoraFile | LoraOfRun) -> LoraIdentity:
     """Return which weights are meant. Raises RecipeError where there are none."""
     path, step = find_lora(lora)
-    status = (path / "manifest.json" if path.is_dir() else path).stat()
-    return LoraIdentity(path, step, lora_name(lora, step), (status.st_mtime_ns, status.st_size))
+    files = lora_files(path) if step is None else [path / "manifest.json" if path.is_dir() else path]
+    states = [file.stat() for file in files]
+    mark = (max(state.st_mtime_ns for state in states), sum(state.st_size for state in states))
+    return LoraIdentity(path, step, lora_name(lora, step), mark)
 
 
 def read_modules(identity: LoraIdentity, structure: ModelStructure) -> Sequence[AdaptedModule]:
@@ -55,7 +57,7 @@ def read_modules(identity: LoraIdentity, structure: ModelStructure) -> Sequence[
     Raises:
         AtelierError: the file or the checkpoint cannot be read or trusted.
     """
-    if not identity.path.is_dir():
+    if identity.step is None or not identity.path.is_dir():
         return read_lora(identity.path, structure)
     run = RunFolder(identity.path.parents[1])
     adapter = load_recipe(str(run.recipe)).adapter

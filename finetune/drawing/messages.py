@@ -34,7 +34,7 @@ class LoraFile(Settings):
     kind: Literal["file"] = "file"
     """Take a file."""
     path: PathText
-    """The `.safetensors` file, in kohya's or diffusers' form."""
+    """The `.safetensors` file in any dialect, or a folder of peft's."""
     strength: Strength = 1.0
     """What the LoRA's change is multiplied by."""
 

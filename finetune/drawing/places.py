@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from finetune.drawing.messages import LoraFile, LoraOfRun, words_of
 from finetune.errors import RecipeError
+from finetune.naming.components import COMPONENTS
 from finetune.recipe import Recipe, load_recipe
 from finetune.recipe.schema import SmallAdapter
 from finetune.run.folder import RunFolder
@@ -34,14 +35,14 @@ def lora_places(run: RunFolder, recipe: Recipe) -> dict[int, Path]:
 
 
 def find_lora(lora: LoraFile | LoraOfRun) -> tuple[Path, int | None]:
-    """Return the file or the checkpoint's folder behind a choice, and the step a run's LoRA is of.
+    """Return the file, peft's folder or the checkpoint's folder behind a choice, and the step a run's LoRA is of.
 
     Raises:
         RecipeError: it is not there.
     """
     if isinstance(lora, LoraFile):
         path = Path(lora.path).expanduser()
-        if not path.is_file():
+        if not lora_files(path):
             raise RecipeError(f"--lora: {path} does not exist. Give a .safetensors file, a run, or RUN@STEP")
         return path, None
     run = RunFolder.open(Path(lora.run).expanduser())
@@ -55,6 +56,15 @@ def find_lora(lora: LoraFile | LoraOfRun) -> tuple[Path, int | None]:
     if step not in places:
         raise RecipeError(f"step {step}: {run.path} has kept the steps {', '.join(map(str, places))}")
     return places[step], step
+
+
+def lora_files(path: Path) -> list[Path]:
+    """Return the files that hold a LoRA's weights: the path itself, or those of a folder of peft's or diffusers'."""
+    if path.is_file():
+        return [path]
+    folders = (path, *(path / component for component in COMPONENTS))
+    files = [folder / "adapter_model.safetensors" for folder in folders if (folder / "adapter_config.json").is_file()]
+    return [file for file in (*files, path / "pytorch_lora_weights.safetensors") if file.is_file()]
 
 
 def lora_name(lora: LoraFile | LoraOfRun, step: int | None) -> str:
@@ -81,7 +91,7 @@ def trained_model(run_folder: RunFolder, recipe: Recipe) -> Path | None:
 
 
 def parse_lora(text: str, strength: float) -> LoraFile | LoraOfRun:
-    """Return what a LoRA named on the command line means: a file, a run's folder, or RUN@STEP.
+    """Return what a LoRA named on the command line means: a file, peft's folder, a run's folder, or RUN@STEP.
 
     Raises:
         RecipeError: the strength is out of range, or the name is no path.
@@ -92,6 +102,7 @@ def parse_lora(text: str, strength: float) -> LoraFile | LoraOfRun:
     try:
         if of_step:
             return LoraOfRun(run=run, step=int(step), strength=strength)
-        return LoraOfRun(run=text, strength=strength) if path.is_dir() else LoraFile(path=text, strength=strength)
+        is_run = path.is_dir() and not lora_files(path)
+        return LoraOfRun(run=text, strength=strength) if is_run else LoraFile(path=text, strength=strength)
     except ValidationError as error:
         raise RecipeError(f"--lora {text}: {words_of(error)}") from error

@@ -7,6 +7,7 @@ average (the root of the mean square over a weight's numbers) is comparable betw
 import json
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from finetune.export.metadata import base_model_version
 from finetune.loras.svd import product_norm
 from finetune.loras.writing import Watch, unwatched
 from finetune.naming.structure import ModelStructure
+from finetune.tensors.finite import all_finite
 
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 _BLOCK = re.compile(r"(?:down_blocks|up_blocks)\.\d+|mid_block")
@@ -105,7 +107,7 @@ def inspect_lora(path: Path, structure: ModelStructure, watch: Watch = unwatched
         for done, name in enumerate(file.names, start=1):
             broken = [
                 file.keys(name)[part] for part, tensor in file.raw(name).items()
-                if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all()
+                if tensor.is_floating_point() and not all_finite(tensor.float())
             ]  # fmt: skip
             not_finite += broken
             modules.append(_broken_module(file, name) if broken else _inspected(name, file.load_factors(name)))
@@ -195,7 +197,7 @@ def hints(inspection: LoraInspection) -> Iterator[str]:
         yield f"is {' and '.join(sorted(kinds_there))}: diffusers does not read it. As plain LoRA: --as-lora exact"
     if inspection.types.get("F32", 0) > len(modules):
         yield "is in full precision: in half it is as good and half as large (atelier lora convert --precision fp16)"
-    yield "which programs read it: atelier lora verify"
+    yield f"which programs read it: atelier lora verify {shlex.quote(str(inspection.path))}"
 
 
 def plain_inspection(inspection: LoraInspection) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def about(metadata: Mapping[str, str]) -> dict[str, str]:
         "prediction": ("modelspec.prediction_type",),
         "trigger": ("modelspec.trigger_phrase",),
         "steps": ("ss_steps", "ss_max_train_steps"),
-        "pictures": ("ss_num_train_images",),
+        "pictures, with repeats": ("ss_num_train_images",),
         "date": ("modelspec.date",),
         "made by": ("atelier_made_by",),
     }

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finetune.loras.inspect import LoraInspection
 
 _BAR_WIDTH = 30
+_BESIDE_BARS = len("change (rms)") + 8  # the column of numbers, and the spaces between
 _ROWS_OF_LAYERS = 6
 _NAMED = 5
 _LAYER = re.compile(r"(text_encoder(?:_2)?)\.layers\.(\d+)")
@@ -56,7 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
 def print_inspection(inspection: "LoraInspection", console: "Console | None" = None) -> None:
     """Print everything a person wants to read on a terminal. What a file says goes in as plain text, on one line."""
     from rich.console import Console
-    from rich.padding import Padding
     from rich.text import Text
 
     from finetune.loras.inspect import about, hints, plain_inspection
@@ -73,20 +73,11 @@ def print_inspection(inspection: "LoraInspection", console: "Console | None" = N
         "tensors": f"{types}; {format_bytes(plain['bytes'])}",
         **about(inspection.metadata),
     }
-    console.print(Padding(_facts(facts), (0, 0, 0, 2)))
-    console.print()
-    console.print(Padding(_components(plain["components"]), (0, 0, 0, 2)))
-    console.print()
-    console.print(Padding(_bars(merged_layers(plain["changes"])), (0, 0, 0, 2)))
-    for title, key in (("strongest", "strongest"), ("weakest", "weakest")):
-        told = ", ".join(f"{entry['module']} ({entry['change']:.2g})" for entry in plain[key][:3])
-        console.print(Text(f"  {title}: {told or '-'}"))
-    for title, names in (("dead", plain["dead"]), ("not finite", plain["not_finite"])):
-        if names:
-            console.print(Text(f"  {title} ({len(names)}): {_some(names)}"))
-    console.print()
+    tables = [_facts(facts), _components(plain["components"]), _bars(merged_layers(plain["changes"]), console.width)]
+    for table in (*tables, _named(plain)):
+        _print_table(console, table)
     for hint in hints(inspection):
-        console.print(Text(f"- {one_line(hint)}"))
+        console.print(Text(f"- {one_line(hint)}"), soft_wrap=True)  # commands stay whole, to be copied
 
 
 def one_line(text: str, width: int = 200) -> str:
@@ -139,8 +130,8 @@ def _components(components: Mapping[str, Any]) -> "Table":
     return table
 
 
-def _bars(changes: Mapping[str, float]) -> "Table":
-    """Draw how much each block changes; the longest bar is the largest change."""
+def _bars(changes: Mapping[str, float], width: int) -> "Table":
+    """Draw how much each block changes, the root of the mean square; the longest bar is the largest change."""
     from rich.table import Table
     from rich.text import Text
 
@@ -148,10 +139,41 @@ def _bars(changes: Mapping[str, float]) -> "Table":
     grid = Table.grid(padding=(0, 2))
     for _ in range(3):
         grid.add_column(no_wrap=True)
-    grid.add_row(Text("mean change", style="dim"), Text(""), Text("(root of mean square)", style="dim"))
+    longest = max(map(len, changes), default=0)
+    bar_width = max(min(_BAR_WIDTH, width - longest - _BESIDE_BARS), 1)
+    grid.add_row(Text("block", style="dim"), Text(""), Text("change (rms)", style="dim"))
     for block, change in changes.items():
-        grid.add_row(block, Text("█" * round(_BAR_WIDTH * change / largest)), Text(f"{change:.2g}"))
+        grid.add_row(block, Text("█" * round(bar_width * change / largest)), Text(f"{change:.2g}"))
     return grid
+
+
+def _named(plain: Mapping[str, Any]) -> "Table":
+    """Name the strongest and weakest modules, and those that change nothing or hold what is no number."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for title in ("strongest", "weakest"):
+        for number, entry in enumerate(plain[title][:3]):
+            grid.add_row("" if number else title, f"{entry['change']:.2g}", Text(entry["module"]))
+    for title, names in (("dead", plain["dead"]), ("not finite", plain["not_finite"])):
+        more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        for number, name in enumerate([*names[:_NAMED], *more]):
+            grid.add_row("" if number else title, "" if number else str(len(names)), Text(one_line(name)))
+    return grid
+
+
+def _print_table(console: "Console", table: "Table") -> None:
+    """Print a table set in, and an empty line; nothing stands behind what its lines say."""
+    from rich.padding import Padding
+
+    with console.capture() as capture:
+        console.print(Padding(table, (0, 0, 0, 2)))
+    text = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    console.file.write(f"{text}\n\n")
 
 
 def _several(counts: Mapping[str, int]) -> str:
@@ -160,7 +182,3 @@ def _several(counts: Mapping[str, int]) -> str:
         return next(iter(counts))
     shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:_NAMED])
     return shown + (", …" if len(counts) > _NAMED else "")
-
-
-def _some(names: Sequence[str]) -> str:
-    return one_line(", ".join(names[:_NAMED])) + (", …" if len(names) > _NAMED else "")

@@ -44,6 +44,15 @@ def test_on_a_terminal(lora: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "[2J[bold]cat[/bold]" in shown, "what a file says is shown as it is, and does nothing"
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+    assert not [line for line in shown.splitlines() if line != line.rstrip()], "blanks at the end of a line"
+
+
+def test_on_a_narrow_terminal(lora: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "44")
+    assert main(["lora", "inspect", str(lora), "--model", "miniature"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("- ")]
+    assert max(map(len, lines)) <= 44
+    assert any(line.split()[0] == "mid_block" and "█" in line for line in lines if line.strip()), "no name is cut"
 
 
 def test_as_json(lora: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,15 @@
 """`atelier generate` with several LoRAs: what is taken together, and what is refused before a model is opened."""
 
 import json
+import os
 
 import pytest
+import torch
 
 from finetune.cli.main import main
+from finetune.drawing.loras import identify, read_modules
+from finetune.drawing.places import parse_lora
+from finetune.model.structure import named_structure
 
 
 @pytest.mark.parametrize(
@@ -39,3 +44,18 @@ def test_two_loras_are_drawn_together_and_named(run, tmp_path, capsys):
         {"path": str(file), "strength": 1.0},
     ]
     assert [name.rpartition("/")[2] for name in answer["files"]] == ["wall.png", "01-lora-off.png", "01-lora.png"]
+
+
+def test_a_folder_of_peft_is_a_lora_as_the_file_it_was_made_of(run, tmp_path):
+    file, folder = run / "exports" / "cat.safetensors", tmp_path / "cat-peft"
+    assert main(["lora", "convert", str(file), "--to", "peft", "--output", str(folder), "--model", "miniature"]) == 0
+    structure = named_structure("miniature")
+    identities = [identify(parse_lora(str(path), 1.0)) for path in (file, folder)]
+    first, second = ({(module.component, module.module): module.delta() for module in read_modules(each, structure)}
+                     for each in identities)  # fmt: skip
+    assert first
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    weights = next(folder.rglob("*.safetensors"))
+    os.utime(weights, (0, 2**31))
+    assert identify(parse_lora(str(folder), 1.0)) != identities[1], "what was written anew is read anew"
