@@ -173,10 +173,8 @@ def apply_lora(
     """
     attached = dict(lora_layers(model))
     assert not any(name in layer.lora_A for layer in attached.values()), f"there is an adapter {name!r} already"
-    named = {module.module if component == "unet" else module.module.removeprefix("text_model."): module
-             for module in modules}  # fmt: skip
-    prefix = "text_model." if component != "unet" and hasattr(model, "text_model") else ""
-    named = {prefix + path: module for path, module in named.items()}
+    has_prefix = component == "unet" or hasattr(model, "text_model")
+    named = {module.module if has_prefix else module.module.removeprefix("text_model."): module for module in modules}
     missing = sorted(set(named) - {path for path, _ in model.named_modules()})
     if missing:
         raise ValueError(f"{len(missing)} modules are not in the {component}, the first: {missing[0]}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from finetune.adapters.weights import AdaptedModule
 from finetune.errors import AtelierError
 from finetune.naming.components import Component
+from finetune.tensors.finite import all_finite
 
 PRECISIONS: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -52,7 +53,7 @@ def check_module(module: AdaptedModule) -> None:
     has_front = module.module.startswith("text_model.") or module.module == "text_projection"
     assert not is_text or has_front, f"{module.module}: lacks text_model."
     for tensor in (*module.factors.values(), *(() if module.magnitude is None else (module.magnitude,))):
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise AtelierError(f"{module.component}.{module.module}: holds numbers that are not finite")
 
 
@@ -65,7 +66,7 @@ def cast(tensor: Tensor, precision: str, name: str) -> Tensor:
     if precision not in PRECISIONS:
         raise AtelierError(f"unknown export.precision {precision!r}. Known: {', '.join(PRECISIONS)}")
     result = tensor.detach().to(device="cpu", dtype=PRECISIONS[precision], copy=True).contiguous()
-    if not torch.isfinite(result).all():
+    if not all_finite(result):
         raise AtelierError(f"{name}: too large for {precision}. Export with export.precision=bf16 or fp32.")
     if tensor.any() and not result.any():
         raise AtelierError(f"{name}: too small for {precision}: all of it would become zero. Export with fp32.")

@@ -29,6 +29,7 @@ from finetune.loras.writing import Watch, check_apart, unwatched
 from finetune.model.weight_files import ModelWeights, WeightPlace, shards_of
 from finetune.naming.components import COMPONENTS, Component
 from finetune.run.durable import disk_errors, whole_folder
+from finetune.tensors.finite import all_finite
 from finetune.tensors.rewriting import Change, rewrite
 
 _WIDTHS = ("F16", "BF16", "F32", "F64")
@@ -230,11 +231,11 @@ def _change_stored(
     for place, change in lying:
         view = place.view(stored)
         before = view.to(torch.float32, copy=True)
-        if not torch.isfinite(before).all():
+        if not all_finite(before):
             raise AtelierError(f"{place.file}: {name} holds something else than finite numbers")
         after = change(before)
         view.copy_(after)
-        if not torch.isfinite(view).all():
+        if not all_finite(view):
             raise AtelierError(
                 f"{place.file}: {name} with the LoRA in it is too large for the base's numbers. Give the base in bf16 "
                 "or fp32, or a smaller weight"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import AtelierError
+from finetune.tensors.finite import all_finite
 from finetune.tensors.header import Header, shown
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -85,6 +86,6 @@ class TensorFile:
         if not tensor.is_floating_point():
             raise AtelierError(f"{self.header.path}: {shown(name)} holds something else than finite numbers")
         tensor = tensor.float()
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise AtelierError(f"{self.header.path}: {shown(name)} holds something else than finite numbers")
         return tensor

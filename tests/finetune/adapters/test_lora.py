@@ -558,3 +558,17 @@ def test_a_rank_that_no_weight_has_is_refused_where_an_adapter_begins_as_a_part(
 )  # fmt: skip
 def test_sizes_are_split(size, factor, expected):
     assert split_size(size, factor) == expected
+
+
+def test_a_module_outside_the_text_model_is_found(load, run):
+    """The second encoder's projection, which files of LyCORIS may change, has no `text_model.` before it."""
+    encoder = load("text_encoder_2")
+    out, inputs = encoder.text_projection.weight.shape
+    module = LoraModule("text_encoder_2", "text_projection", torch.ones(1, inputs), torch.ones(out, 1), 0.1)
+    with torch.no_grad():
+        plain = run(encoder, "text_encoder_2")
+        apply_lora(encoder, "text_encoder_2", [module])
+        changed = run(encoder, "text_encoder_2")
+        remove_loras(encoder)
+        assert not torch.allclose(changed, plain)
+        assert torch.equal(run(encoder, "text_encoder_2"), plain)
