@@ -1,6 +1,7 @@
 """The entry point: parse the line, run the verb, turn errors into a message and an exit code."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from finetune import __version__
 from finetune.cli import check, data, doctor, export, generate, lora, miniature, queue, recipes, tell, train, ui
 from finetune.errors import AtelierError, DiskError
+
+_WRONG_PATHS = (NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError)
 
 EXIT_CODES = """\
 exit codes:
@@ -60,13 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("atelier: interrupted", file=sys.stderr)
         return 130
-    except (NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError) as error:
-        print(f"atelier: {error.filename}: {error.strerror}. Check output_dir and the paths given", file=sys.stderr)
-        return DiskError.exit_code
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if not isinstance(error, _WRONG_PATHS) and error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"atelier: {error.filename}: {error.strerror}. Check output_dir and the paths given", file=sys.stderr)
+        return DiskError.exit_code
     return code
 
 

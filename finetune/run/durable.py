@@ -26,6 +26,7 @@ _DISK_TROUBLE = {
     errno.EDQUOT: "the disk quota is used up. Free some space, or set output_dir to another disk",
     errno.EFBIG: "the file is larger than the system allows here (see `ulimit -f`)",
     errno.EROFS: "the disk is mounted read-only. Set output_dir to a disk that can be written",
+    errno.ENAMETOOLONG: "the name is too long for this disk. Give a shorter one",
     errno.EIO: "the disk reported an input/output error",
     errno.EACCES: "permission denied. Set output_dir to a folder that you may write",
     errno.EPERM: "the operation is not permitted. Set output_dir to a folder that you may write",
@@ -104,7 +105,8 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
             else:
                 temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with disk_errors(path):  # a name that is too long cannot be taken away either
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

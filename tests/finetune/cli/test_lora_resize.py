@@ -1,6 +1,7 @@
 """`atelier lora resize` as a person types it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,14 @@ def test_slips_are_told_and_change_nothing(
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["cat.safetensors"]
     assert lora.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits whole paths instead")
+@pytest.mark.parametrize("length", [235, 250], ids=["its temporary name", "itself"])
+def test_a_name_that_is_too_long_is_told(
+    lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    target = tmp_path / f"{'a' * length}.safetensors"
+    assert main(["lora", "resize", str(lora), "--rank", "2", "--model", "miniature", "-o", str(target)]) == 6
+    assert "too long" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [lora]
