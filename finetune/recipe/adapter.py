@@ -3,7 +3,7 @@
 Putting adapters on is the work of `finetune.adapters`, training of `finetune.training`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -79,6 +79,8 @@ or a list of patterns: the end of a module's name ('q_proj') or a glob."""
 
 class SmallAdapter(Settings):
     """Which parts of the model get an adapter; the base's own weights never change."""
+
+    shared_by_kinds: ClassVar[frozenset[str]] = frozenset({"unet", "text_encoder", "text_encoder_2"})
 
     kind: Literal["lora", "loha", "lokr"]
     """The family of adapters."""

@@ -6,7 +6,7 @@ English. The sections themselves live in the modules beside this one.
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, StringConstraints
@@ -21,6 +21,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=False
     )
+
+    shared_by_kinds: ClassVar[frozenset[str]] = frozenset()
+    """The settings that stay when a `kind` changes to another that shares them."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A list's entry is named by its number from 0 (`preview.prompts.0.seed=3`). A value is one YAML value: `1e-4` is a
 number, `no` is text, `[64, 64]` a list; text needs quotes only where it would mean something else. Changing a `kind`
-drops the settings of the old kind.
+drops the settings of the old kind that the new one does not share.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,8 @@ from finetune.recipe.schema import (
     HubModel,
     HuggingFaceSource,
     LogitNormalTimesteps,
+    LohaAdapter,
+    LokrAdapter,
     ProdigyOptimizer,
     UniformTimesteps,
 )
@@ -182,6 +184,23 @@ class TestOverrides:
         assert same.model_dump()["eps"] == 1e-6
         source = load(BASE, "data.sources.0={kind: huggingface, name: a/b}").data.sources
         assert source == (HuggingFaceSource(name="a/b"),)
+
+    def test_kinds_of_adapters_share_what_they_are_put_on(self) -> None:
+        text = BASE + "adapter: {use_dora: true, unet: {rank: 8, learning_rate: 2e-3}, text_encoder: {rank: 4}}\n"
+        loha = load(text, "adapter.kind=loha", "adapter.unet.rank=6").adapter
+        assert isinstance(loha, LohaAdapter)
+        assert loha.unet is not None
+        assert (loha.unet.rank, loha.unet.learning_rate) == (6, 2e-3)
+        assert loha.text_encoder is not None
+        assert loha.text_encoder.rank == 4
+        write("base.yaml", text)
+        lokr = load("extends: base.yaml\nadapter: {kind: lokr, factor: 4, text_encoder: null}\n").adapter
+        assert isinstance(lokr, LokrAdapter)
+        assert lokr.unet is not None
+        assert (lokr.unet.rank, lokr.text_encoder) == (8, None)
+        full = load(text, "adapter.kind=full", "export.formats=[kohya]").adapter
+        assert full.kind == "full"
+        assert full.text_encoder is None, "whole models take other learning rates, and nothing of an adapter's"
 
     def test_a_default_kind_can_be_set_below_without_naming_it(self) -> None:
         recipe = load(BASE, "training.objective.timesteps.max=199", "training.optimizer.weight_decay=0")
