@@ -171,7 +171,9 @@ def hints(inspection: LoraInspection) -> Iterator[str]:
     """Yield what is worth knowing or doing about a file."""
     metadata, modules = inspection.metadata, inspection.modules
     if inspection.not_finite:
-        yield f"{len(inspection.not_finite)} tensors hold numbers that are not finite: every picture with it is black"
+        count = len(inspection.not_finite)
+        held = "1 tensor holds" if count == 1 else f"{count} tensors hold"
+        yield f"{held} numbers that are not finite: every picture with it is black"
     for component, word in inspection.began_as.items():
         yield (
             f"{component}: began as a part of the base ({word}), so its factors alone are wrong on the untouched base. "
