@@ -177,7 +177,8 @@ def _print_table(console: "Console", table: "Table") -> None:
 
 
 def _several(counts: Mapping[str, int]) -> str:
-    """Write values and how often they stand: '16', or '16 (700), 8 (22)'."""
+    """Write values and how often they stand: '16', or '16 (700), 8 (22)'; 'none' for what is not there."""
+    counts = {"none" if value == "None" else value: count for value, count in counts.items()}
     if len(counts) == 1:
         return next(iter(counts))
     shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:_NAMED])
