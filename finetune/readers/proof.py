@@ -177,14 +177,18 @@ def describe_takers(proof: Proof, readers: Sequence[str] | None = None) -> str:
     asked = [proof.readings[name] for name in (proof.meant_for if readers is None else readers)]
     whole = ", ".join(reading.title for reading in asked if reading.state == "whole")
     limited = [reading for reading in asked if reading.state == "limited"]
-    parts = ", ".join(reading.title for reading in limited if reading.num_taken)
-    nothing = ", ".join(reading.title for reading in limited if not reading.num_taken)
-    told = [
-        whole or "no program",
-        f"with limits: {parts}" if parts else "",
-        f"not at all: {nothing}" if nothing else "",
-    ]
-    return "; ".join(part for part in told if part)
+    parts = [reading for reading in limited if reading.num_taken]
+    nothing = [reading for reading in limited if not reading.num_taken]
+    return "; ".join([whole or "no program", *_listed("with limits", parts), *_listed("not at all", nothing)])
+
+
+def _listed(words: str, readings: Sequence[Reading]) -> list[str]:
+    """Return programs behind words, those with the same limits together: 'with limits (DoRA): ComfyUI, A1111'."""
+    titles: dict[str, list[str]] = {}
+    for reading in readings:
+        names = ", ".join(dict.fromkeys(limit.name for limit in reading.limits))
+        titles.setdefault(f"{words} ({names})" if names else words, []).append(reading.title)
+    return [f"{head}: {', '.join(of_head)}" for head, of_head in titles.items()]
 
 
 def with_path(command: str, path: Path) -> str:

@@ -52,7 +52,7 @@ def test_a_limit_counts_only_for_a_reader_that_is_asked_for(tmp_path: Path, caps
     assert main(["lora", "verify", str(path)]) == 0
     out = capsys.readouterr().out
     assert "note: dora" in out
-    assert "taken whole by: no program; with limits: ComfyUI, A1111, Forge, InvokeAI, kohya, diffusers" in out
+    assert "taken whole by: no program; with limits (DoRA): ComfyUI, A1111, Forge, InvokeAI, kohya, diffusers" in out
     assert f"atelier lora convert '{path}' --to diffusers" in out
     assert "FILE" not in out
     assert main(["lora", "verify", str(path), "--for", "invokeai"]) == 1
@@ -123,4 +123,7 @@ def test_a_program_that_can_do_nothing_with_a_kind_is_not_said_to_take_it(
     save_file({**tensors, f"{stem}.alpha": np.array(2.0, np.float32)}, path, METADATA)
     assert main(["lora", "verify", str(path)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == "taken whole by: ComfyUI, A1111, Forge, InvokeAI, kohya; not at all: diffusers"
+    assert (
+        line
+        == "taken whole by: ComfyUI, A1111, Forge, InvokeAI, kohya; not at all (LoHa, LoKr and the like): diffusers"
+    )
