@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from finetune.naming.components import COMPONENTS, Component
-from finetune.readers.proof import Proof, describe_shortfall, prove
+from finetune.readers.proof import Proof, prove
 from finetune.readers.reading import Reading, Verdict
 from finetune.readers.which_model import fitting_structure
 from webui.words import as_text
@@ -36,7 +36,7 @@ def proof_table(proof: Proof) -> str:
     label = "What other programs make of the file"
     table = f'<div class="table-scroll" tabindex="0" role="region" aria-label="{label}">'
     table += f'<table class="proof">{inner}</table></div>'
-    said = [f"<li>{as_text(line)}</li>" for line in _remarks(proof)]
+    said = [f"<li>{as_text(line)}</li>" for line in proof.remarks()]
     return table + (f'<ul class="remarks">{"".join(said)}</ul>' if said else "")
 
 
@@ -62,14 +62,3 @@ def _row(reading: Reading, parts: list[Component]) -> str:
 
 def _word(verdict: Verdict) -> str:
     return _VERDICTS[verdict.state]
-
-
-def _remarks(proof: Proof) -> list[str]:
-    lines = []
-    for name in proof.meant_for:
-        reading = proof.readings[name]
-        if reading.state in ("partial", "refused"):
-            lines.append(f"{reading.title}: {describe_shortfall(reading)}")
-        lines += [f"{reading.title} and {limit.name}: {limit.text}. Instead: {limit.remedy}."
-                  for limit in reading.limits]  # fmt: skip
-    return lines

@@ -55,7 +55,7 @@ def generate(
     warn_of_long_prompts(reading, stack.reader.cut_off(texts_of(requests)), requests, warn)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    rack = LoraRack(unet, stack)
+    rack = LoraRack(unet, stack, files.structure())
     rack.hang(identities)
     artist = Artist(
         files=files,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 from finetune.adapters.lora import apply_lora, loras_scaled, remove_loras
@@ -18,7 +17,7 @@ from finetune.drawing.places import find_lora, lora_files, lora_name
 from finetune.errors import RecipeError
 from finetune.model.text import TextStack
 from finetune.naming.components import COMPONENTS
-from finetune.naming.structure import ModelStructure, TextStructure, UNetStructure
+from finetune.naming.structure import ModelStructure
 from finetune.recipe import load_recipe
 from finetune.recipe.schema import SmallAdapter
 from finetune.run.folder import RunFolder
@@ -78,10 +77,10 @@ class LoraRack:
         adapted: the parts that have one.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, stack: TextStack) -> None:
-        """Begin with none in `unet` and the encoders of `stack`."""
+    def __init__(self, unet: nn.Module, stack: TextStack, structure: ModelStructure) -> None:
+        """Begin with none in `unet` and the encoders of `stack`, which are of `structure`."""
         self._models = {"unet": unet, "text_encoder": stack.text_encoder, "text_encoder_2": stack.text_encoder_2}
-        self._structure = _structure_of(unet, stack)
+        self._structure = structure
         self._identities: tuple[LoraIdentity, ...] = ()
         self.adapted: list[nn.Module] = []
 
@@ -130,12 +129,3 @@ class LoraRack:
                 raise RecipeError(f"{identity.path} does not fit: {error}") from error
             if model not in self.adapted:
                 self.adapted.append(model)
-
-
-def _structure_of(unet: UNet2DConditionModel, stack: TextStack) -> ModelStructure:
-    first = stack.text_encoder
-    return ModelStructure(
-        UNetStructure.from_config(unet.config),
-        None if first is None else TextStructure.from_config(first.config.to_dict(), projected=False),
-        TextStructure.from_config(stack.text_encoder_2.config.to_dict(), projected=True),
-    )

@@ -342,7 +342,7 @@ def _open(
     stack = TextStack.load(files, dtype, device, reading)
     unet = files.load_unet(dtype).to(device)
     vae = files.load_vae(vae_dtype(dtype, device)).to(device)
-    rack = LoraRack(unet, stack)
+    rack = LoraRack(unet, stack, files.structure())
     return OpenModel(key, files, stack, unet, vae, rack)
 
 

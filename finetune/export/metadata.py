@@ -7,14 +7,10 @@ metadata for SD 1 and hides it unless `ss_base_model_version` begins with `sdxl_
 
 import base64
 import datetime
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import safetensors.torch
-from torch import Tensor
 
 from finetune.adapters.weights import AdaptedModule
 from finetune.export.summary import NetworkSummary
@@ -155,26 +151,6 @@ def carried_metadata(
 def as_data_url(jpeg: bytes) -> str:
     """Return a JPEG as ModelSpec has thumbnails."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-
-
-def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Add the hashes that depend on the tensors.
-
-    `sshs_model_hash` is the sha256 of the bytes behind the header, `sshs_legacy_hash` the first eight digits of that of
-    the file's bytes 0x100000 to 0x110000. As sd-scripts computes them (`train_util.precalculate_safetensors_hashes`),
-    the file that is hashed has the `ss_` strings alone as its metadata, so that editing a title changes neither.
-    """
-    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-    content = safetensors.torch.save(dict(tensors), training)
-    header_end = 8 + int.from_bytes(content[:8], "little")
-    model_hash = hashlib.sha256(memoryview(content)[header_end:]).hexdigest()
-    legacy_hash = hashlib.sha256(memoryview(content)[0x100000:0x110000]).hexdigest()[:8]
-    return {
-        **metadata,
-        "sshs_model_hash": model_hash,
-        "sshs_legacy_hash": legacy_hash,
-        "modelspec.hash_sha256": f"0x{model_hash}",
-    }
 
 
 def _network(facts: ExportFacts, modules: Sequence[AdaptedModule]) -> dict[str, Any]:

@@ -170,8 +170,6 @@ def check_fused_output(target: Path, base: Path, loras: Sequence[Path], *, overw
     if base.is_dir():
         if target.suffix == ".safetensors":
             raise RecipeError(f"--output {target}: the base is a folder, and so is what is made of it. Name a folder")
-        if any(target.resolve() in given.resolve().parents for given in (base, *loras)):
-            raise RecipeError(f"--output {target}: one of the inputs lies in it. Give a place beside it")
         if target.exists() and not (overwrite and (target / "model_index.json").is_file()):
             raise RecipeError(
                 f"--output {target} is there already. Give another name; --overwrite replaces a folder that holds a "

@@ -79,12 +79,14 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
 
 
 def check_apart(path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an output that is one of the inputs, by whatever name, or lies in one. Raises RecipeError."""
+    """Refuse an output that is one of the inputs, by whatever name, lies in one or holds one. Raises RecipeError."""
     for given in inputs:
         if path.resolve() == given.resolve() or (path.exists() and given.exists() and path.samefile(given)):
             raise RecipeError(f"--output {path} is one of the inputs, which are never written over. Give another name")
         if given.is_dir() and given.resolve() in path.resolve().parents:
             raise RecipeError(f"--output {path} lies in {given}, one of the inputs. Give a place beside it")
+        if path.resolve() in given.resolve().parents:
+            raise RecipeError(f"--output {path}: one of the inputs lies in it. Give a place beside it")
 
 
 def choose_precision(wanted: str | None, files: Sequence[LoraFile]) -> str:

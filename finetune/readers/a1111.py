@@ -24,6 +24,7 @@ from functools import lru_cache
 from finetune.naming.components import Component
 from finetune.readers.contents import Contents, Entry
 from finetune.readers.names import ModelNames, Module, underscored
+from finetune.readers.parts import LOHA_SUFFIXES, LOKR_SUFFIXES
 from finetune.readers.reading import (
     RIGHT,
     Limit,
@@ -31,6 +32,7 @@ from finetune.readers.reading import (
     Rules,
     Tally,
     Verdict,
+    dora_by_first_size,
     gap_of_refiner,
     scale_by_alpha,
     tally_by_name,
@@ -39,8 +41,7 @@ from finetune.readers.reading import (
 _SUFFIXES = frozenset(
     [".lora_up.weight", ".lora_down.weight", ".lora_mid.weight", ".lora_A.weight", ".lora_B.weight", ".alpha"]
     + [".scale", ".dora_scale", ".diff", ".diff_b", ".w_norm", ".b_norm", ".oft_blocks", ".oft_diag", ".on_input"]
-    + [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
-    + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
+    + [*LOHA_SUFFIXES, *LOKR_SUFFIXES]
     + [f".{part}.weight" for part in ("a1", "a2", "b1", "b2")]
 )
 
@@ -88,7 +89,7 @@ def read_as_a1111(contents: Contents) -> Reading:
     if any(key.startswith("bundle_emb.") for key in contents.others):
         tally.left = [left for left in tally.left if not left.key.startswith("bundle_emb.")]
         tally.notes.append("the embeddings bundled with it are loaded, too")
-    tally.dora = _dora(tally)
+    tally.dora = dora_by_first_size(tally, DORA)
     tally.version = version_by_strings(contents)
     return tally.finish()
 
@@ -185,19 +186,3 @@ def _leave_halves_of_attention(tally: Tally) -> None:
         for taken in group:
             tally.taken.remove(taken)
             tally.leave(taken[0].keys.values(), JOINT_ATTENTION.text, is_limit=True)
-
-
-def _dora(tally: Tally) -> Verdict:
-    contents = tally.contents
-    verdict = Verdict("absent")
-    for entry, module in tally.taken:
-        if "magnitude" in entry.keys:
-            return Verdict("wrong", "magnitudes under peft's name are left out, so plain LoRA is applied")
-        if "dora_scale" not in entry.keys:
-            continue
-        shape = contents.file.shapes[entry.keys["dora_scale"]]
-        if shape and shape[0] == contents.names.shapes[module][0]:
-            tally.limit(DORA)
-            return Verdict("limit", DORA.text)
-        verdict = RIGHT
-    return verdict

@@ -20,13 +20,14 @@ from functools import lru_cache
 
 from finetune.readers.contents import Contents
 from finetune.readers.names import ModelNames, Module, underscored
+from finetune.readers.parts import LOHA_SUFFIXES, LOKR_SUFFIXES
 from finetune.readers.reading import (
     RIGHT,
     Limit,
     Reading,
     Rules,
     Tally,
-    Verdict,
+    dora_by_first_size,
     gap_of_refiner,
     scale_by_alpha,
     tally_by_name,
@@ -43,11 +44,7 @@ _FACTORS = frozenset(
     )
     for half in halves
 )
-_LYCORIS = frozenset(
-    [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
-    + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
-    + [f".{part}.weight" for part in ("a1", "a2", "b1", "b2")]
-)
+_LYCORIS = frozenset([*LOHA_SUFFIXES, *LOKR_SUFFIXES] + [f".{part}.weight" for part in ("a1", "a2", "b1", "b2")])
 SUFFIXES = _FACTORS | _LYCORIS | {".alpha", ".dora_scale", ".diff", ".diff_b", ".w_norm", ".b_norm"}
 """The ends of keys that Forge knows too."""
 _COMFYUI = frozenset(
@@ -79,7 +76,7 @@ def read_as_comfyui(contents: Contents) -> Reading:
     tally = tally_by_name(contents, rules, lambda entry: scale_by_alpha(entry, contents))
     refuse_halves(tally, rules)
     tally.version = RIGHT
-    tally.dora = dora_by_first_size(tally)
+    tally.dora = dora_by_first_size(tally, DORA)
     return tally.finish()
 
 
@@ -124,20 +121,3 @@ def refuse_halves(tally: Tally, rules: Rules) -> None:
     for entry in tally.contents.entries:
         if "up" in entry.keys and "down" not in entry.keys and entry.stem in rules.names:
             tally.refuse(f"{entry.stem}: has no counterpart to {entry.keys['up']}: a KeyError ends the loading")
-
-
-def dora_by_first_size(tally: Tally) -> Verdict:
-    """Judge what becomes of DoRA's magnitudes: their axis is told by their first size."""
-    contents = tally.contents
-    verdict = Verdict("absent")
-    for entry, module in tally.taken:
-        if "magnitude" in entry.keys:
-            return Verdict("wrong", "magnitudes under peft's name are left out, so plain LoRA is applied")
-        if "dora_scale" not in entry.keys:
-            continue
-        shape = contents.file.shapes[entry.keys["dora_scale"]]
-        if shape and shape[0] == contents.names.shapes[module][0]:
-            tally.limit(DORA)
-            return Verdict("limit", DORA.text)
-        verdict = RIGHT
-    return verdict

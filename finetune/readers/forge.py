@@ -8,7 +8,7 @@ Names, scale and DoRA are ComfyUI's. Up to twelve keys that it does not know are
 nothing of the file. Its list hides files that their strings say are of another model; those that say nothing are shown.
 """
 
-from finetune.readers.comfyui import SUFFIXES, comfyui_names, dora_by_first_size, refuse_halves
+from finetune.readers.comfyui import DORA, SUFFIXES, comfyui_names, refuse_halves
 from finetune.readers.contents import Contents
 from finetune.readers.reading import (
     RIGHT,
@@ -16,6 +16,7 @@ from finetune.readers.reading import (
     Reading,
     Rules,
     Verdict,
+    dora_by_first_size,
     gap_of_refiner,
     scale_by_alpha,
     tally_by_name,
@@ -43,7 +44,7 @@ def read_as_forge(contents: Contents) -> Reading:
     if len(tally.left) > _TOLERATED:
         tally.refuse(f"{len(tally.left)} keys are unknown to it, and more than {_TOLERATED} make it refuse the file")
     refuse_halves(tally, rules)
-    tally.dora = dora_by_first_size(tally)
+    tally.dora = dora_by_first_size(tally, DORA)
     tally.version = _version(contents)
     return tally.finish()
 

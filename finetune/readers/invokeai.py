@@ -22,15 +22,39 @@ from finetune.naming.structure import SDXL_BASE
 from finetune.readers.adapter_file import Shape
 from finetune.readers.contents import Contents
 from finetune.readers.names import ModelNames, Module, underscored, walk_unet
-from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Tally, Verdict, scale_by_alpha, tally_by_name
+from finetune.readers.parts import LOHA_SUFFIXES, LOKR_SUFFIXES
+from finetune.readers.reading import (
+    RIGHT,
+    Limit,
+    Reading,
+    Rules,
+    Tally,
+    Verdict,
+    is_of_rows,
+    scale_by_alpha,
+    tally_by_name,
+)
 
 _PREFIXES = ("lora_unet_", "lora_te1_", "lora_te2_")
 
 _SUFFIXES = frozenset(
-    [".lora_up.weight", ".lora_down.weight", ".lora_mid.weight", ".alpha", ".dora_scale", ".diff", ".diff_b"]
-    + [".w_norm", ".b_norm", ".on_input", ".bias_indices", ".bias_values", ".bias_size"]
-    + [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
-    + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
+    [
+        ".lora_up.weight",
+        ".lora_down.weight",
+        ".lora_mid.weight",
+        ".alpha",
+        ".dora_scale",
+        ".diff",
+        ".diff_b",
+        ".w_norm",
+        ".b_norm",
+        ".on_input",
+        ".bias_indices",
+        ".bias_values",
+        ".bias_size",
+        *LOHA_SUFFIXES,
+        *LOKR_SUFFIXES,
+    ]
 )
 
 # What the kind of an adapter is told by (`any_lora_layer_from_state_dict`).
@@ -191,8 +215,7 @@ def _dora(tally: Tally) -> Verdict:
             tally.limit(_DORA_OF_OTHERS)
             tally.refuse(f"{entry.stem}: {_DORA_OF_OTHERS.text}")
             return Verdict("limit", _DORA_OF_OTHERS.text)
-        shape = contents.file.shapes[entry.keys["dora_scale"]]
-        if shape and shape[0] == contents.names.shapes[module][0]:
+        if is_of_rows(contents, entry, module):
             tally.limit(DORA)
             return Verdict("limit", DORA.text)
         verdict = RIGHT

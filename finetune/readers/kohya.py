@@ -19,13 +19,10 @@ from finetune.naming.components import Component
 from finetune.naming.structure import SDXL_BASE
 from finetune.readers.contents import Contents, Entry
 from finetune.readers.names import ModelNames, Module, underscored
+from finetune.readers.parts import LOHA_SUFFIXES, LOKR_SUFFIXES
 from finetune.readers.reading import RIGHT, Limit, Reading, Rules, Verdict, scale_by_alpha, tally_by_name
 
-_SUFFIXES = frozenset(
-    [".lora_up.weight", ".lora_down.weight", ".alpha"]
-    + [f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
-    + [f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
-)
+_SUFFIXES = frozenset([".lora_up.weight", ".lora_down.weight", ".alpha", *LOHA_SUFFIXES, *LOKR_SUFFIXES])
 
 # The first parts of modules outside the classes that it puts LoRA into.
 _OUTSIDE = ("time_embed.", "label_emb.", "input_blocks.0.0", "out.2")

@@ -15,6 +15,10 @@ Kind = Literal["lora", "loha", "lokr", "full", "norm", "glora", "oft", "ia3", "e
 """What an adapter is made of: two factors (and LoCon's third), Hadamard or Kronecker products, a whole difference …"""
 
 
+LOHA_SUFFIXES = tuple(f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"))
+LOKR_SUFFIXES = tuple(f".lokr_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "w1", "w2", "t2"))
+"""The ends of keys that LyCORIS writes, which every program that reads its kinds knows."""
+
 # Suffix of a key → what the tensor is. Longer ones first where one ends another.
 _SUFFIXES: tuple[tuple[str, str], ...] = (
     (".lora_linear_layer.down.weight", "down"),
@@ -41,8 +45,8 @@ _SUFFIXES: tuple[tuple[str, str], ...] = (
     (".alpha", "alpha"),
     (".scale", "scale"),
     (".scalar", "scalar"),
-    *((f".hada_{part}", f"hada_{part}") for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-    *((f".lokr_{part}", f"lokr_{part}") for part in ("w1_a", "w1_b", "w2_a", "w2_b", "w1", "w2", "t2")),
+    *((suffix, suffix.removeprefix(".")) for suffix in LOHA_SUFFIXES),
+    *((suffix, suffix.removeprefix(".")) for suffix in LOKR_SUFFIXES),
     *((f".{part}.weight", f"glora_{part}") for part in ("a1", "a2", "b1", "b2")),
     (".oft_blocks", "oft"),
     (".oft_diag", "oft"),

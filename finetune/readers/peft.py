@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from finetune.naming.components import COMPONENTS
 from finetune.readers.contents import Contents, adapter_settings, pattern_value, peft_scale
 from finetune.readers.names import Module
+from finetune.readers.parts import LOHA_SUFFIXES, LOKR_SUFFIXES
 from finetune.readers.reading import RIGHT, Reading, Tally, Verdict
 
 _BEFORE = "base_model.model."
 _SUFFIXES: Mapping[str, frozenset[str]] = {
     "LORA": frozenset((".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")),
-    "LOHA": frozenset(f".hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-    "LOKR": frozenset(f".lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
+    "LOHA": frozenset(LOHA_SUFFIXES),
+    "LOKR": frozenset(LOKR_SUFFIXES),
 }
 """The ends of keys that each kind of adapter has."""
 

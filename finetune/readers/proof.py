@@ -82,7 +82,21 @@ class Proof:
 
     def as_lines(self) -> list[str]:
         """Return a table for a terminal: a line for each reader, and what there is to say below."""
-        return [*_table(self), *_remarks(self)]
+        return [*_table(self), *self.remarks()]
+
+    def remarks(self) -> list[str]:
+        """Return what there is to say of the programs the file is meant for: shortfalls, notes, limits and remedies."""
+        lines = []
+        for name in self.meant_for:
+            reading = self.readings[name]
+            if reading.state in ("partial", "refused"):
+                lines.append(f"{reading.title}: {describe_shortfall(reading)}")
+            lines += [f"{reading.title}: {note}" for note in reading.notes]
+            lines += [
+                f"{reading.title} and {limit.name}: {limit.text}. Instead: {with_path(limit.remedy, self.file.path)}"
+                for limit in reading.limits
+            ]
+        return lines
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
@@ -242,17 +256,3 @@ def _table(proof: Proof) -> list[str]:
 
 def _word(verdict: Verdict) -> str:
     return {"right": "right", "wrong": "wrong", "limit": "not as trained", "absent": "-"}[verdict.state]
-
-
-def _remarks(proof: Proof) -> list[str]:
-    lines = []
-    for name in proof.meant_for:
-        reading = proof.readings[name]
-        if reading.state in ("partial", "refused"):
-            lines.append(f"{reading.title}: {describe_shortfall(reading)}")
-        lines += [f"{reading.title}: {note}" for note in reading.notes]
-        lines += [
-            f"{reading.title} and {limit.name}: {limit.text}. Instead: {with_path(limit.remedy, proof.file.path)}"
-            for limit in reading.limits
-        ]
-    return lines

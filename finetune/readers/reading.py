@@ -286,3 +286,24 @@ def _is_extra(entry: Entry, key: str) -> bool:
     return any(
         entry.keys.get(part) == key for part in ("alpha", "dora_scale", "magnitude", "bias", "scalar", "reshape")
     )
+
+
+def dora_by_first_size(tally: Tally, of_rows: Limit) -> Verdict:
+    """Judge what becomes of DoRA's magnitudes where norms of columns are read right, and of rows as `of_rows` says."""
+    verdict = ABSENT
+    for entry, module in tally.taken:
+        if "magnitude" in entry.keys:
+            return Verdict("wrong", "magnitudes under peft's name are left out, so plain LoRA is applied")
+        if "dora_scale" not in entry.keys:
+            continue
+        if is_of_rows(tally.contents, entry, module):
+            tally.limit(of_rows)
+            return Verdict("limit", of_rows.text)
+        verdict = RIGHT
+    return verdict
+
+
+def is_of_rows(contents: Contents, entry: Entry, module: Module) -> bool:
+    """Return whether DoRA's magnitudes are told, by their first size, to be norms of a weight's rows."""
+    shape = contents.file.shapes[entry.keys["dora_scale"]]
+    return bool(shape) and shape[0] == contents.names.shapes[module][0]

@@ -1,6 +1,7 @@
 """`atelier lora convert`: a LoRA in another program's format."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     structure = structure_for(arguments.model, arguments.file)
     target = target_path(arguments.file, arguments.to, arguments.output)
-    require_free(target, arguments.file, overwrite=arguments.overwrite)
-    if arguments.initial is not None:
-        require_free(target, arguments.initial, overwrite=arguments.overwrite)
+    inputs = [arguments.file, *([] if arguments.initial is None else [arguments.initial])]
+    require_free(target, inputs, overwrite=arguments.overwrite)
     with progress("converting") as watch:
         report = convert(
             arguments.file,
@@ -113,13 +113,11 @@ def parse_as_lora(text: str | None) -> Any:
     return int(text)
 
 
-def require_free(target: Path, source: Path, *, overwrite: bool) -> None:
+def require_free(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse to write over an input, or over what is there. Raises RecipeError."""
-    source, place = source.resolve(), target.resolve()
-    if place == source or place in source.parents or source in place.parents or (
-        target.exists() and source.exists() and target.samefile(source)
-    ):  # fmt: skip
-        raise RecipeError(f"--output {target} is one of the inputs or lies in one, which are never written to")
+    from finetune.loras.writing import check_apart
+
+    check_apart(target, inputs)
     if target.exists() and not overwrite:
         raise RecipeError(f"--output {target} is there already. Give another name, or --overwrite to replace it")
     if target.is_dir() and not (target / "adapter_config.json").exists() and any(target.iterdir()):

@@ -1,5 +1,6 @@
 """A spooled file is the one that safetensors makes of the same tensors, whole or not there."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from finetune.export.metadata import with_hashes
 from finetune.tensors.header import read_header
 from finetune.tensors.reading import TensorFile
 from finetune.tensors.spool import spooled_file
@@ -24,6 +24,19 @@ TENSORS = {
     "large": torch.randn(700, 700),
 }
 METADATA = {"ss_output_name": "cat", "modelspec.title": "Katze, größer"}
+
+
+def with_hashes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, str]:
+    """Kohya's hashes as sd-scripts takes them (`train_util.precalculate_safetensors_hashes`), from the whole file."""
+    content = save(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    model_hash = hashlib.sha256(content[header_end:]).hexdigest()
+    return {
+        **metadata,
+        "sshs_model_hash": model_hash,
+        "sshs_legacy_hash": hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8],
+        "modelspec.hash_sha256": f"0x{model_hash}",
+    }
 
 
 def test_it_is_what_the_library_writes(tmp_path: Path) -> None:
